@@ -1,0 +1,150 @@
+"""The columns of every table: name, dtype, unit and meaning, each written once.
+
+Tables are plain pandas DataFrames. They only grow on their way: atoms, sites, defects, tracks.
+Columns beyond those named here are kept and passed on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NewType
+
+import numpy as np
+import pandas as pd
+
+Atoms = NewType("Atoms", pd.DataFrame)
+Sites = NewType("Sites", pd.DataFrame)
+Defects = NewType("Defects", pd.DataFrame)
+Strain = NewType("Strain", pd.DataFrame)
+Tracks = NewType("Tracks", pd.DataFrame)
+Counts = NewType("Counts", pd.DataFrame)
+
+
+class Column(NamedTuple):
+    """Definition of one column."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+
+
+def _columns(*rows: str) -> tuple[Column, ...]:
+    return tuple(Column(*(part.strip() for part in row.split("|"))) for row in rows)
+
+
+_FRAME = _columns("frame | int64 | | frame of the movie; 0 for a still")
+_PLACE = _columns(
+    "i | Int64 | | cell index along a1",
+    "j | Int64 | | cell index along a2",
+    "sublattice | str | | name of the sublattice in the crystal",
+)
+
+ATOMS = _FRAME + _columns(
+    "y_nm | float64 | nm | position down the image, from the centre of pixel (0, 0)",
+    "x_nm | float64 | nm | position along the fast-scan direction",
+    "y_err_nm | float64 | nm | 1 sigma of y_nm; NaN where the fit failed",
+    "x_err_nm | float64 | nm | 1 sigma of x_nm; NaN where the fit failed",
+    "sigma_nm | float64 | nm | width (1 sigma) of the fitted column",
+    "amplitude | float64 | image | peak height above the background",
+    "amplitude_err | float64 | image | 1 sigma of amplitude",
+    "background | float64 | image | fitted background under the column",
+    "score | float64 | | confidence that this is a column, 0 to 1",
+)
+SITES = ATOMS + _PLACE + _columns(
+    "y_ideal_nm | float64 | nm | where the lattice expects the column",
+    "x_ideal_nm | float64 | nm | where the lattice expects the column",
+)  # fmt: skip
+DEFECTS = _FRAME + _columns(
+    "defect | int64 | | number of the defect in this table",
+    "y_nm | float64 | nm | position of the defect",
+    "x_nm | float64 | nm | position of the defect",
+) + _PLACE + _columns(
+    "species | str | | occupant_site, e.g. V_Se; or a bonding class, e.g. Si1C3",
+    "probability | float64 | | probability that the species is right, 0 to 1",
+    "method | str | | maps, cells, bonds, intensities, manual or truth",
+)  # fmt: skip
+STRAIN = SITES + _columns(
+    "uy_pm | float64 | pm | displacement from the reference lattice, down",
+    "ux_pm | float64 | pm | displacement from the reference lattice, right",
+    "uy_err_pm | float64 | pm | 1 sigma of uy_pm",
+    "ux_err_pm | float64 | pm | 1 sigma of ux_pm",
+    "eyy | float64 | | normal strain along y",
+    "exx | float64 | | normal strain along x",
+    "exy | float64 | | shear strain (duy/dx + dux/dy) / 2",
+    "dilation | float64 | | exx + eyy",
+    "rotation_rad | float64 | rad | (duy/dx - dux/dy) / 2",
+    "eyy_err | float64 | | 1 sigma of eyy",
+    "exx_err | float64 | | 1 sigma of exx",
+    "exy_err | float64 | | 1 sigma of exy",
+    "dilation_err | float64 | | 1 sigma of dilation",
+    "rotation_err_rad | float64 | rad | 1 sigma of rotation_rad",
+)
+TRACKS = DEFECTS + _columns("track | int64 | | number of the trajectory")
+COUNTS = _columns(
+    "species | str | | what was counted",
+    "count | int64 | | how many",
+    "sites | int64 | | how many sites could have been one",
+    "fraction | float64 | | count / sites",
+    "fraction_low | float64 | | lower end of the Wilson interval",
+    "fraction_high | float64 | | upper end of the Wilson interval",
+    "density_per_cm2 | float64 | cm^-2 | count / area looked at",
+    "density_low_per_cm2 | float64 | cm^-2 | lower end of the Poisson interval",
+    "density_high_per_cm2 | float64 | cm^-2 | upper end of the Poisson interval",
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "atoms": ATOMS, "sites": SITES, "defects": DEFECTS, "strain": STRAIN, "tracks": TRACKS, "counts": COUNTS,
+}  # fmt: skip
+
+_MADE_BY = {
+    "atoms": "locate", "sites": "assign_sites", "defects": "classify",
+    "strain": "strain", "tracks": "track", "counts": "count",
+}  # fmt: skip
+
+
+def check(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return a copy of `table` with the columns of `kind` in order and typed; others follow.
+
+    Parameters
+    ----------
+    table : DataFrame
+    kind : {"atoms", "sites", "defects", "strain", "tracks", "counts"}
+
+    Raises
+    ------
+    TypeError
+        If `table` is not a DataFrame.
+    ValueError
+        If columns are missing or hold something else than they should.
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(
+            f"the {kind} table must be a DataFrame, got {type(table).__name__}; make one with {_MADE_BY[kind]}()."
+        )
+    missing = [c.name for c in TABLES[kind] if c.name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"not a table of {kind}: column(s) {', '.join(missing)} missing; run {_MADE_BY[kind]}() first."
+        )
+    names = [c.name for c in TABLES[kind]]
+    result = table[names + [c for c in table.columns if c not in names]].reset_index(drop=True)
+    for column in TABLES[kind]:
+        try:
+            values = result[column.name]
+            if column.dtype == "str":
+                result[column.name] = values.astype(object).where(values.notna(), "").astype(str)
+            else:
+                result[column.name] = values.astype(column.dtype)  # type: ignore[call-overload]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"column {column.name!r} of the {kind} table must be {column.dtype}: {error}") from None
+    return result
+
+
+def empty(kind: str) -> pd.DataFrame:
+    """Return a table of `kind` without rows."""
+    return check(pd.DataFrame({c.name: [] for c in TABLES[kind]}), kind)
+
+
+def positions_nm(table: pd.DataFrame) -> np.ndarray:
+    """Measured positions (y, x) in nm, shape (row, 2)."""
+    return table[["y_nm", "x_nm"]].to_numpy(float)
