@@ -184,6 +184,10 @@ def occupants(species: str, crystal: str | Crystal) -> dict[str, tuple[str, ...]
             element, number, site = match.groups()
             sublattice = crystal.sublattice(site)
             n = int(number or 1)
+            if element == "V" and n > len(sublattice.column):
+                raise ValueError(
+                    f"`species` {species!r} takes {n} atoms from a column that has {len(sublattice.column)}."
+                )
             result[sublattice.name] = sublattice.column[n:] + (() if element == "V" else (element,) * n)
     return result
 

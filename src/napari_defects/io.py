@@ -1,0 +1,223 @@
+"""Files: what microscopes and other programs write, read as `Micrograph` and tables; tables written.
+
+Calibrations are taken as they are written, in whatever unit. They are often some percent wrong: the
+lattice is the better ruler (`calibrate`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import tables
+from .formats import read_signals
+from .micrograph import Micrograph, check_pixel_size
+
+logger = logging.getLogger(__name__)
+
+
+def read_micrograph(
+    path: str | os.PathLike[str],
+    *,
+    pixel_size_nm: float | tuple[float, float] | None = None,
+    channel: str | int | None = None,
+) -> Micrograph:
+    """Read an image or a movie.
+
+    Parameters
+    ----------
+    path : str or path
+        A dm3, dm4, emd, ser, mrc, hspy, tif, npy, png, jpg, mp4, avi or gif file.
+    pixel_size_nm : float or (float, float), optional
+        Side of a pixel, or a pair ``(y, x)``; instead of what the file says.
+    channel : str or int, optional
+        Name or index of the signal, where the file holds several (see `channels`); the first by default.
+
+    Returns
+    -------
+    Micrograph
+        Its `pixel_size_nm` is None where neither the file nor the caller gives one. `metadata` has
+        ``file``, ``channel`` and what the file says about the instrument.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file cannot be read, is a colour picture, or has no such channel.
+    """
+    if pixel_size_nm is not None:
+        pixel_size_nm = check_pixel_size(pixel_size_nm)
+    path = Path(path)
+    signals = read_signals(path)
+    signal = signals[_choose(channel, [s.name for s in signals])]
+    if channel is None and len(signals) > 1:
+        logger.info("%s: reading %r of %s.", path.name, signal.name, ", ".join(repr(s.name) for s in signals))
+    metadata = {"file": path.name, "channel": signal.name, **signal.metadata}
+    size = signal.pixel_size_nm if pixel_size_nm is None else pixel_size_nm
+    try:
+        return Micrograph(signal.data, size, signal.frame_interval_s, metadata)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path.name}: {error}") from None
+
+
+def channels(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the images in a file, in the order in which `read_micrograph` counts them."""
+    return [s.name for s in read_signals(Path(path))]
+
+
+def write_micrograph(micrograph: Micrograph, path: str | os.PathLike[str]) -> Path:
+    """Write an image or a movie as a TIFF that ImageJ and `read_micrograph` open with its scale.
+
+    Integers of more than 16 bit and float64 become float32, as ImageJ's format requires.
+    """
+    import tifffile
+
+    path = Path(path)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"`path` must end in .tif, got {path.name!r}.")
+    data = np.asarray(micrograph.data)
+    data = data.astype(data.dtype if data.dtype in (np.uint8, np.uint16, np.float32) else np.float32)
+    options: dict[str, Any] = {"metadata": {"axes": "TYX" if micrograph.is_movie else "YX"}}
+    if micrograph.frame_interval_s is not None:
+        options["metadata"]["finterval"] = micrograph.frame_interval_s
+    if micrograph.pixel_size_nm is not None:
+        y_nm, x_nm = micrograph.pixel_size_yx_nm
+        options["metadata"]["unit"] = "nm"
+        options["resolution"] = (1 / x_nm, 1 / y_nm)
+    with writing(path) as temporary:
+        tifffile.imwrite(temporary, data.astype(data.dtype.newbyteorder("=")), imagej=True, **options)
+    return path
+
+
+def _choose(channel: str | int | None, names: list[str]) -> int:
+    if channel is None:
+        return 0
+    if isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < len(names):
+        return channel
+    lower = [name.lower() for name in names]
+    if isinstance(channel, str) and channel.lower() in lower:
+        return lower.index(channel.lower())
+    if isinstance(channel, str) and channel.isdigit():
+        return _choose(int(channel), names)
+    known = ", ".join(f"{i} {name!r}" for i, name in enumerate(names))
+    raise ValueError(f"`channel` must be one of {known}; got {channel!r}.")
+
+
+def read_table(path: str | os.PathLike[str], kind: str | None = None) -> pd.DataFrame:
+    """Read a table written by `write_table`, or any csv, parquet or xlsx.
+
+    Parameters
+    ----------
+    path : str or path
+    kind : {"atoms", "sites", "defects", "strain", "tracks", "counts"}, optional
+        Check the columns and their types (`tables.check`).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+    """
+    path = Path(path)
+    suffix = _table_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no table {path}.")
+    try:
+        if suffix == ".parquet":
+            table = pd.read_parquet(path)
+        elif suffix == ".xlsx":
+            table = pd.read_excel(path)
+        else:
+            table = pd.read_csv(path, engine="pyarrow")
+    except PermissionError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path.name} cannot be read as a table: {' '.join(str(error).split())[:200]}") from error
+    table = _map_text(table, lambda text: text[1:] if re.match(r"'+[=+\-@\t\r]", text) else text)
+    try:
+        return table if kind is None else tables.check(table, kind)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is {error}") from None
+
+
+def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Write a table as csv, parquet or xlsx, by the suffix of `path`; all of it or nothing.
+
+    Text that a spreadsheet would take for a formula is quoted by a leading ``'`` (csv, xlsx), which
+    `read_table` takes off again.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to or the disk is full.
+    """
+    path = Path(path)
+    suffix = _table_suffix(path)
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"`table` must be a DataFrame, got {type(table).__name__}.")
+    with writing(path) as temporary:
+        if suffix == ".parquet":
+            plain = table.copy(deep=False)
+            plain.attrs = {k: v for k, v in table.attrs.items() if _is_json(v)}
+            plain.to_parquet(temporary, index=False)
+        else:
+            safe = _map_text(table, lambda text: f"'{text}" if re.match(r"'*[=+\-@\t\r]", text) else text)
+            safe.to_csv(temporary, index=False) if suffix == ".csv" else safe.to_excel(temporary, index=False)
+    return path
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`, moved to `path` when the block succeeds and removed when not.
+
+    Raises
+    ------
+    OSError
+        In one sentence, if the folder cannot be written to or the disk is full.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        temporary.touch(exist_ok=False)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(f"{path} cannot be written: {reason}; choose another place or make room.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _table_suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet", ".xlsx"):
+        raise ValueError(f"a table must be a csv, parquet or xlsx file, got {path.name!r}.")
+    return suffix
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _map_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    result = table.copy(deep=False)
+    for name in table.columns:
+        if table[name].dtype.kind not in "biufM":
+            result[name] = [change(v) if isinstance(v, str) else v for v in table[name]]
+    return result.rename(columns=lambda name: change(name) if isinstance(name, str) else name)
