@@ -1,0 +1,378 @@
+"""How far columns are from where the lattice wants them, and the strain that this makes.
+
+u = measured - reference; strain is the symmetric part of its gradient, found at each column by a local
+affine least-squares fit over neighbours of the same sublattice. Errors are those of the positions,
+propagated: with sd sigma per axis and six neighbours at distance a, sigma / (sqrt(3) a) for exx.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.interpolate import LinearNDInterpolator
+
+from .crystals import CRYSTALS, Crystal
+from .lattice import Lattice
+from .tables import STRAIN, Strain, check
+
+Array = npt.NDArray[np.float64]
+
+_DISPLACEMENT = ["uy_pm", "ux_pm", "uy_err_pm", "ux_err_pm"]
+_SITE = ["frame", "i", "j", "sublattice"]
+_CLIP = 4.0
+# exx, eyy, exy, dilation, rotation from the gradient (duy/dy, duy/dx, dux/dy, dux/dx)
+_COMPONENTS = {
+    "eyy": (1, 0, 0, 0), "exx": (0, 0, 0, 1), "exy": (0, 0.5, 0.5, 0),
+    "dilation": (1, 0, 0, 1), "rotation_rad": (0, 0.5, -0.5, 0),
+}  # fmt: skip
+
+
+def displacements(
+    sites: pd.DataFrame,
+    lattice: Lattice | None = None,
+    *,
+    center_nm: npt.ArrayLike | None = None,
+    exclude_nm: float = 0.5,
+    fit: Literal["none", "offsets", "affine"] = "offsets",
+    reference: pd.DataFrame | None = None,
+) -> Strain:
+    """Displacement of every column from the reference lattice.
+
+    Parameters
+    ----------
+    sites : DataFrame
+        SITES table.
+    lattice : Lattice, optional
+        Reference; None takes the sites' own ideal positions. Both hold the scan's distortion.
+    center_nm : array_like, shape (2,), optional
+        A defect whose surroundings the reference must not be fitted to.
+    exclude_nm : float
+        Radius of these surroundings; used only with `center_nm`.
+    fit : {"offsets", "none", "affine"}
+        What is adjusted before differences are taken: the offset of each sublattice, nothing, or the
+        offsets and a uniform strain and rotation. A fitted strain takes part of a defect's own field.
+    reference : DataFrame, optional
+        STRAIN table of the pristine crystal or of the same defect without a field, measured in the
+        same way: its displacements (the method's bias) are taken off, its errors added.
+
+    Returns
+    -------
+    Strain
+        With uy_pm, ux_pm and their errors filled; the strains are NaN.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or no column is left outside the excluded core.
+    """
+    table = check(sites, "sites")
+    on_lattice = table["i"].notna().to_numpy() & table["j"].notna().to_numpy()
+    ideal = np.where(on_lattice[:, None], table[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float), np.nan)
+    if lattice is not None:
+        for frame in np.unique(table.loc[on_lattice, "frame"]):
+            rows = on_lattice & (table["frame"] == frame).to_numpy()
+            cells = (table.loc[rows, k].to_numpy() for k in ("i", "j", "sublattice"))
+            ideal[rows] = lattice.at(frame).position(*cells)
+    u = table[["y_nm", "x_nm"]].to_numpy() - ideal
+    err = table[["y_err_nm", "x_err_nm"]].to_numpy()
+    fitted = np.isfinite(u).all(1)
+    if center_nm is not None:
+        fitted &= np.linalg.norm(ideal - np.asarray(center_nm, float), axis=1) >= exclude_nm
+    if fit != "none" and np.isfinite(u).any():
+        u = u - _reference_shift(table, ideal, u, fitted, affine=fit == "affine")
+    result = table.assign(**dict.fromkeys((c.name for c in STRAIN if c.name not in table.columns), np.nan))
+    result["y_ideal_nm"], result["x_ideal_nm"] = ideal.T
+    result[_DISPLACEMENT] = 1000 * np.column_stack([u, err])
+    if reference is not None:
+        twin = check(reference, "strain").drop_duplicates(_SITE[1:])
+        bias = result[_SITE[1:]].merge(twin[_SITE[1:] + _DISPLACEMENT], on=_SITE[1:], how="left")
+        result[_DISPLACEMENT[:2]] -= bias[_DISPLACEMENT[:2]].fillna(0).to_numpy()
+        squares = result[_DISPLACEMENT[2:]] ** 2 + bias[_DISPLACEMENT[2:]].fillna(0).to_numpy() ** 2
+        result[_DISPLACEMENT[2:]] = np.sqrt(squares)
+    checked = check(result, "strain")
+    checked.attrs = dict(sites.attrs) | ({} if lattice is None else {"crystal": lattice.crystal.name})
+    return Strain(checked)
+
+
+def _reference_shift(
+    table: pd.DataFrame, ideal: Array, u: Array, fitted: npt.NDArray[np.bool_], *, affine: bool
+) -> Array:
+    """Offset per frame and sublattice, with a common gradient per frame if `affine`, by clipped least squares."""
+    shift = np.zeros_like(u)
+    for _, rows in table.reset_index(drop=True).groupby("frame").groups.items():
+        index = rows.to_numpy()
+        names = table["sublattice"].to_numpy()[index]
+        design = np.column_stack([names == name for name in np.unique(names)]).astype(float)
+        if affine:
+            middle = np.nanmean(ideal[index], axis=0)
+            design = np.column_stack([design, np.nan_to_num(ideal[index] - middle)])
+        use = fitted[index]
+        if use.sum() < design.shape[1]:
+            raise ValueError(
+                f"`exclude_nm` leaves {int(use.sum())} columns to fit the reference lattice to; make it smaller."
+            )
+        for _ in range(4):
+            solution = np.linalg.lstsq(design[use], u[index][use], rcond=None)[0]
+            rest = np.abs(u[index] - design @ solution).max(1)
+            spread = 1.4826 * np.median(rest[use])
+            use = fitted[index] & (rest <= _CLIP * spread + 1e-9)
+        shift[index] = design @ solution
+    return shift
+
+
+def strain(
+    sites: pd.DataFrame, lattice: Lattice | None = None, *, neighbors: int = 6, frame_deg: float = 0.0
+) -> Strain:
+    """Strain at every column, with its error.
+
+    Parameters
+    ----------
+    sites : DataFrame
+        SITES table; or the table of `displacements`, whose displacements are kept if `lattice` is None.
+    lattice : Lattice, optional
+        Reference; None takes the sites' own ideal positions.
+    neighbors : int
+        Nearest neighbours of the same sublattice to fit over: 6, 12, 18; or 3 for the nearest of the
+        other one. More are more precise and blur: for six, sd(exx) is sigma / (sqrt(3) a), for 18
+        sigma / (sqrt(24) a), but a field like 1/r is then underestimated by 10 % at 3 a.
+    frame_deg : float
+        Direction of the x axis of the strain, from the image's x towards its y (down), as
+        ``Lattice.rotation_deg``: x is then along zigzag. Displacements stay in the image's frame.
+
+    Returns
+    -------
+    Strain
+        Strains are NaN where less than two thirds of the neighbours are there. A column that is
+        itself missing has a strain, from its neighbours.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing or `neighbors` is not a closed shell.
+    """
+    known = lattice is None and set(_DISPLACEMENT) <= set(sites.columns)
+    table = check(sites, "strain") if known else displacements(sites, lattice)
+    crystal = lattice.crystal if lattice else CRYSTALS.get(str(sites.attrs.get("crystal")))
+    table = Strain(table.copy())
+    table.attrs = dict(sites.attrs) | ({"crystal": crystal.name} if crystal else {})
+    if not table["i"].notna().any():
+        return table
+    stencils = _stencils(table, crystal, neighbors)
+    for _, group in table.groupby(["frame"]):
+        _fill(table, group, stencils, neighbors, frame_deg)
+    return table
+
+
+def _stencils(table: pd.DataFrame, crystal: Crystal | None, neighbors: int) -> dict[str, list[tuple[str, int, int]]]:
+    """For each sublattice the neighbours to fit over: (sublattice, di, dj)."""
+    vectors, origins = cell(table)
+    if crystal is not None:
+        vectors = crystal.vectors_nm
+        origins = {s.name: np.array([s.u, s.v]) @ vectors for s in crystal.sublattices}
+    span = range(-4, 5)
+    result = {}
+    for name in origins:
+        others = [o for o in origins if (o == name) != (neighbors <= 3)]
+        steps = [(o, di, dj) for o in others for di in span for dj in span if (o, di, dj) != (name, 0, 0)]
+        length = np.array([np.linalg.norm(np.array(s[1:]) @ vectors + origins[s[0]] - origins[name]) for s in steps])
+        order = np.argsort(length, kind="stable")
+        if not 3 <= neighbors < len(order) or length[order[neighbors]] < 1.02 * length[order[neighbors - 1]]:
+            raise ValueError(
+                f"`neighbors` must close a shell (6, 12, 18, or 3 for the other sublattice), got {neighbors}."
+            )
+        result[name] = [steps[k] for k in order[:neighbors]]
+    return result
+
+
+def cell(sites: pd.DataFrame) -> tuple[Array, dict[str, Array]]:
+    """Lattice vectors, rows (y, x) in nm, and origin of each sublattice, from the sites' ideal positions."""
+    rows = sites[sites["i"].notna() & sites["j"].notna() & sites["y_ideal_nm"].notna()]
+    names = list(dict.fromkeys(rows["sublattice"]))
+    indices = rows[["i", "j"]].to_numpy(float)
+    member = np.column_stack([rows["sublattice"] == name for name in names]).astype(float)
+    ideal = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+    solution = np.linalg.lstsq(np.column_stack([indices, member]), ideal, rcond=None)[0]
+    return solution[:2], dict(zip(names, solution[2:], strict=True))
+
+
+def _fill(
+    table: pd.DataFrame,
+    group: pd.DataFrame,
+    stencils: dict[str, list[tuple[str, int, int]]],
+    neighbors: int,
+    frame_deg: float,
+) -> None:
+    """Write the strain of one frame's columns into `table`."""
+    rows = group[group["i"].notna() & group["j"].notna()]
+    cells = rows[["i", "j"]].to_numpy(np.int64)
+    low = cells.min(0) - 5
+    shape = tuple(cells.max(0) - low + 6)
+    names = {name: k for k, name in enumerate(stencils)}
+    kind = rows["sublattice"].map(names).to_numpy(np.int64)
+    lookup = np.full((len(names), *shape), -1)
+    lookup[kind, cells[:, 0] - low[0], cells[:, 1] - low[1]] = np.arange(len(rows))
+    place = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+    u, err = (rows[_DISPLACEMENT[k : k + 2]].to_numpy() / 1000 for k in (0, 2))
+    measured = np.asarray(np.isfinite(u).all(1))
+    if np.isfinite(err).any():
+        measured &= np.isfinite(err).all(1)  # a failed fit; a table without any errors is exact (theory)
+    steps = np.array([[(names[n], di, dj) for n, di, dj in stencils[name]] for name in names])[kind]  # (row, k, 3)
+    found = lookup[steps[..., 0], *np.moveaxis(cells[:, None] - low + steps[..., 1:], -1, 0)]
+    found = np.column_stack([np.arange(len(rows)), found])  # the column itself comes first
+    present = (found >= 0) & measured[found]
+    offset = (place[found] - place[:, None]) * present[..., None]
+    weight = _gradient_weights(offset, present)  # (row, 2, k): gradient = weight . u
+    weight[present[:, 1:].sum(1) < 2 * neighbors / 3] = np.nan
+    safe_u, variance = np.nan_to_num(u)[found], np.nan_to_num(err)[found] ** 2
+    gradient = np.einsum("rak,rkb->rba", weight, safe_u)  # (row, component of u, direction)
+    covariance = np.einsum("rak,rck,rkb->rbac", weight, weight, variance)  # of the gradient, diagonal in b
+    c, s = np.cos(np.deg2rad(frame_deg)), np.sin(np.deg2rad(frame_deg))
+    turn = np.kron(*[np.array([[c, -s], [s, c]])] * 2)  # acts on the gradient, flattened
+    for name, form in _COMPONENTS.items():
+        vector = (np.array(form) @ turn).reshape(2, 2)
+        values = np.einsum("ba,rba->r", vector, gradient)
+        errors = np.sqrt(np.einsum("ba,bc,rbac->r", vector, vector, covariance))
+        table.loc[rows.index, name] = values
+        table.loc[rows.index, f"{name.removesuffix('_rad')}_err{'_rad' * name.endswith('_rad')}"] = errors
+
+
+def _gradient_weights(offset: Array, present: npt.NDArray[np.bool_]) -> Array:
+    """Weights that turn displacements at `offset` (row, k, 2) into their least-squares gradient (row, 2, k)."""
+    count = np.maximum(present.sum(1), 1)[:, None, None]
+    centered = (offset - offset.sum(1, keepdims=True) / count) * present[..., None]
+    normal = np.einsum("rka,rkc->rac", centered, centered)
+    flat = np.asarray(np.linalg.det(normal)) < 1e-3 * np.trace(normal, axis1=1, axis2=2) ** 2 / 4
+    normal[flat] = np.eye(2)
+    weight = np.einsum("rac,rkc->rak", np.linalg.inv(normal), centered)
+    weight[flat] = np.nan
+    return np.asarray(weight)
+
+
+def strain_image(
+    strain: pd.DataFrame,
+    component: str,
+    shape: tuple[int, int],
+    pixel_size_nm: float | tuple[float, float],
+    *,
+    origin_nm: tuple[float, float] = (0.0, 0.0),
+    frame: int = 0,
+) -> npt.NDArray[np.float32]:
+    """Interpolate a column of a STRAIN table between the columns of the crystal.
+
+    Parameters
+    ----------
+    strain : DataFrame
+        STRAIN table.
+    component : str
+        Name of the table's column: ``"exx"``, ``"dilation"``, ``"exx_err"``, ``"ux_pm"``, ...
+    shape : (int, int)
+        Height and width of the image in pixels.
+    pixel_size_nm : float or (float, float)
+    origin_nm : (float, float)
+        Position (y, x) of pixel (0, 0).
+    frame : int
+
+    Returns
+    -------
+    ndarray of float32, shape `shape`
+        NaN outside the columns.
+    """
+    if component not in strain.columns:
+        raise ValueError(f"`component` must be a column of the strain table, got {component!r}; try 'dilation'.")
+    rows = strain[(strain["frame"] == frame) & strain[component].notna() & strain["y_ideal_nm"].notna()]
+    if len(rows) < 4:
+        return np.full(shape, np.nan, np.float32)
+    pixel = np.broadcast_to(np.asarray(pixel_size_nm, float), (2,))
+    axes = [origin_nm[k] + pixel[k] * np.arange(shape[k]) for k in (0, 1)]
+    inside = LinearNDInterpolator(rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy(), rows[component].to_numpy(float))
+    return np.asarray(inside(*np.meshgrid(*axes, indexing="ij")), np.float32)
+
+
+@dataclass(frozen=True)
+class LineProfile:
+    """Values along a line.
+
+    Parameters
+    ----------
+    component : str
+    distance_nm : ndarray, shape (n,)
+        From the line's start.
+    value, err : ndarray, shape (n,)
+        1 sigma errors.
+    """
+
+    component: str
+    distance_nm: Array
+    value: Array
+    err: Array
+
+    def to_frame(self) -> pd.DataFrame:
+        """Table of distance_nm, value and err."""
+        return pd.DataFrame({"distance_nm": self.distance_nm, "value": self.value, "err": self.err})
+
+
+def line_profile(
+    strain: pd.DataFrame,
+    component: str,
+    start_nm: npt.ArrayLike,
+    end_nm: npt.ArrayLike,
+    *,
+    width_nm: float = 0.2,
+    step_nm: float | None = None,
+    frame: int = 0,
+) -> LineProfile:
+    """Strain, or any other column of a STRAIN table, along a line.
+
+    Parameters
+    ----------
+    strain : DataFrame
+        STRAIN table.
+    component : str
+    start_nm, end_nm : array_like, shape (2,)
+        (y, x).
+    width_nm : float
+        Columns of the crystal within half of it on either side belong to the line.
+    step_nm : float, optional
+        Average in steps of this length, weighted by the errors; None gives one point per column.
+    frame : int
+
+    Returns
+    -------
+    LineProfile
+    """
+    if component not in strain.columns:
+        raise ValueError(f"`component` must be a column of the strain table, got {component!r}; try 'dilation'.")
+    start, end = np.asarray(start_nm, float), np.asarray(end_nm, float)
+    length = float(np.linalg.norm(end - start))
+    if length == 0:
+        raise ValueError("`start_nm` and `end_nm` are the same point; draw a longer line.")
+    along = (end - start) / length
+    rows = strain[(strain["frame"] == frame) & strain[component].notna()]
+    offset = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy() - start
+    distance, aside = offset @ along, np.abs(offset @ np.array([along[1], -along[0]]))
+    on = (distance >= -1e-9) & (distance <= length + 1e-9) & (aside <= width_nm / 2)
+    rows, distance = rows[on], distance[on]
+    errors = next((e for e in _error_names(component) if e in rows.columns), None)
+    value = rows[component].to_numpy(float)
+    err = rows[errors].to_numpy(float) if errors else np.full(len(rows), np.nan)
+    if step_nm is not None:
+        weight = np.where(np.isfinite(err) & (err > 0), 1 / np.square(np.where(err > 0, err, 1)), 0.0)
+        weight = weight if weight.any() else np.ones_like(value)
+        bins = np.floor(distance / step_nm).astype(int)
+        total = np.bincount(bins, weight)
+        full = total > 0
+        value = np.bincount(bins, weight * value)[full] / total[full]
+        distance = np.bincount(bins, weight * distance)[full] / total[full]
+        err = 1 / np.sqrt(total[full])
+    order = np.argsort(distance)
+    return LineProfile(component, distance[order], value[order], err[order])
+
+
+def _error_names(component: str) -> list[str]:
+    """Names under which the error of a column may stand."""
+    stem, _, unit = component.rpartition("_")
+    return [f"{component}_err"] + ([f"{stem}_err_{unit}"] if stem else [])

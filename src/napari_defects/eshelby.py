@@ -1,0 +1,380 @@
+"""The Eshelby inclusion in two dimensions: its field, its fit, and a test for what it cannot explain.
+
+A circle of radius R has the eigenstrain e* = t I + d (d without trace) and the elastic constants of
+its surroundings. With kappa = (3 - nu) / (1 + nu) in plane stress (a monolayer; 3 - 4 nu in plane
+strain), q = R^2 / r^2 and n = x / r:
+
+* inside: u = [2 t x + kappa d x] / (kappa + 1)
+* outside: u = [2 t q x + ((kappa - 1) q + q^2) d x + 2 q (1 - q) (n d n) x] / (kappa + 1)
+
+The dilatational field outside, in plane stress, is u = C x / r^2 with C = (1 + nu) t R^2 / 2: data
+outside fix that product and not R (Eshelby, Proc. R. Soc. A 241, 376 (1957)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import chi2 as chi2_distribution
+
+from .crystals import CRYSTALS
+from .tables import check
+
+Array = npt.NDArray[np.float64]
+Plane = Literal["stress", "strain"]
+
+
+def _kappa(poisson_ratio: float, plane: Plane) -> float:
+    if not -1 < poisson_ratio < (1 if plane == "stress" else 0.5):
+        raise ValueError(f"`poisson_ratio` must be -1 to {1 if plane == 'stress' else 0.5}, got {poisson_ratio}.")
+    return (3 - poisson_ratio) / (1 + poisson_ratio) if plane == "stress" else 3 - 4 * poisson_ratio
+
+
+def _split(eigenstrain: float | npt.ArrayLike) -> tuple[float, Array]:
+    """Return t and d of an eigenstrain given as a number (t) or as a symmetric (2, 2) tensor."""
+    tensor = np.asarray(eigenstrain, float)
+    tensor = tensor * np.eye(2) if tensor.ndim == 0 else tensor
+    if tensor.shape != (2, 2) or not np.allclose(tensor, tensor.T):
+        raise ValueError(f"`eigenstrain` must be a number or a symmetric (2, 2) tensor, got {eigenstrain!r}.")
+    t = float(np.trace(tensor) / 2)
+    return t, tensor - t * np.eye(2)
+
+
+def displacement(
+    offsets_nm: npt.ArrayLike,
+    eigenstrain: float | npt.ArrayLike,
+    radius_nm: float,
+    *,
+    poisson_ratio: float = 0.2,
+    plane: Plane = "stress",
+) -> Array:
+    """Displacement field of a circular inclusion.
+
+    Parameters
+    ----------
+    offsets_nm : array_like, shape (..., 2)
+        Positions (y, x) from the inclusion's centre.
+    eigenstrain : float or array_like, shape (2, 2)
+        t of a dilatational inclusion, or the tensor in (y, x) order.
+    radius_nm : float
+    poisson_ratio : float
+    plane : {"stress", "strain"}
+
+    Returns
+    -------
+    ndarray, shape (..., 2)
+        (u_y, u_x) in nm.
+    """
+    x = np.asarray(offsets_nm, float)
+    kappa, (t, d) = _kappa(poisson_ratio, plane), _split(eigenstrain)
+    r2 = np.maximum((x**2).sum(-1, keepdims=True), 1e-30)
+    q = np.minimum(radius_nm**2 / r2, 1.0)
+    dx = x @ d
+    s = (x * dx).sum(-1, keepdims=True) / r2
+    outside = 2 * t * q * x + ((kappa - 1) * q + q**2) * dx + 2 * q * (1 - q) * s * x
+    return np.asarray(np.where(q < 1, outside, 2 * t * x + kappa * dx) / (kappa + 1))
+
+
+def strain_tensor(
+    offsets_nm: npt.ArrayLike,
+    eigenstrain: float | npt.ArrayLike,
+    radius_nm: float,
+    *,
+    poisson_ratio: float = 0.2,
+    plane: Plane = "stress",
+) -> Array:
+    """Strain field of a circular inclusion; parameters as in `displacement`.
+
+    Returns
+    -------
+    ndarray, shape (..., 2, 2)
+        Total strain, the eigenstrain included, in (y, x) order: ``[..., 0, 0]`` is eyy.
+    """
+    x = np.asarray(offsets_nm, float)
+    kappa, (t, d) = _kappa(poisson_ratio, plane), _split(eigenstrain)
+    r2 = np.maximum((x**2).sum(-1), 1e-30)[..., None, None]
+    q = np.minimum(radius_nm**2 / r2, 1.0)
+    dx = x @ d
+    identity = np.eye(2)
+    xx, dxx = x[..., :, None] * x[..., None, :], dx[..., :, None] * x[..., None, :]
+    s = (x * dx).sum(-1)[..., None, None] / r2
+    slope = 4 * q * (1 - q) / r2  # of n d n: the gradient of s is 2 (d x - s x) / r^2
+    gradient = (
+        2 * t * q * (identity - 2 * xx / r2)
+        + ((kappa - 1) * q + q**2) * d
+        - 2 * q / r2 * (kappa - 1 + 2 * q) * dxx
+        + 2 * q * (1 - q) * s * identity
+        + slope * (np.swapaxes(dxx, -1, -2) - s * xx)
+        - 4 * q / r2 * (1 - 2 * q) * s * xx
+    )
+    gradient = np.where(q < 1, gradient, 2 * t * identity + kappa * d) / (kappa + 1)
+    return np.asarray((gradient + np.swapaxes(gradient, -1, -2)) / 2)
+
+
+@dataclass(frozen=True)
+class Oscillation:
+    """What is left of the radial displacement when the inclusion is taken out.
+
+    The model is amplitude * cos(2 pi r / wavelength + phase) * exp(-r / decay), the largest gain in
+    chi-square over a grid of wavelengths and decays.
+
+    Parameters
+    ----------
+    p_value : float
+        Chance of such a gain, or a larger one, from the errors alone.
+    wavelength_nm, decay_nm : float
+    amplitude_pm, amplitude_err_pm : float
+        At r = 0, and its 1 sigma at this wavelength, decay and phase.
+    phase_rad : float
+    gain : float
+        Fall of chi-square.
+    """
+
+    p_value: float
+    wavelength_nm: float
+    decay_nm: float
+    amplitude_pm: float
+    amplitude_err_pm: float
+    phase_rad: float
+    gain: float
+
+    def radial_pm(self, r_nm: npt.ArrayLike) -> Array:
+        """Radial displacement in pm at distances `r_nm`."""
+        r = np.asarray(r_nm, float)
+        wave = np.cos(2 * np.pi * r / self.wavelength_nm + self.phase_rad)
+        return np.asarray(self.amplitude_pm * wave * np.exp(-r / self.decay_nm))
+
+
+@dataclass(frozen=True)
+class EshelbyFit:
+    """An inclusion fitted to the displacements around a defect.
+
+    Parameters
+    ----------
+    c_nm2, c_err_nm2 : float
+        C = (1 + nu) t R^2 / 2 of the dilatational part: u = C x / r^2 outside.
+    deviator_nm2, deviator_err_nm2 : ndarray, shape (2,)
+        R^2 d_xx and R^2 d_xy (d_yy = -d_xx); zero unless a general eigenstrain was fitted.
+    radius_nm, radius_err_nm : float
+        R; NaN when the data do not fix it.
+    center_nm : ndarray, shape (2,)
+    poisson_ratio : float
+    chi2 : float
+    dof : int
+    p_value : float
+        Chance of so large a chi-square if the model and the errors are right.
+    residuals : DataFrame
+        Rows used: y_nm, x_nm, r_nm, angle_rad, radial_pm, radial_err_pm, model_pm (radial),
+        uy_residual_pm, ux_residual_pm, sublattice.
+    oscillation : Oscillation
+    """
+
+    c_nm2: float
+    c_err_nm2: float
+    deviator_nm2: Array
+    deviator_err_nm2: Array
+    radius_nm: float
+    radius_err_nm: float
+    center_nm: Array
+    poisson_ratio: float
+    chi2: float
+    dof: int
+    p_value: float
+    residuals: pd.DataFrame = field(repr=False)
+    oscillation: Oscillation
+
+    def displacement_pm(self, positions_nm: npt.ArrayLike) -> Array:
+        """Fitted (u_y, u_x) in pm at positions (y, x), shape (..., 2); the field outside R."""
+        x = np.asarray(positions_nm, float) - self.center_nm
+        strengths = np.array([self.c_nm2, *self.deviator_nm2])
+        radius = 0.0 if np.isnan(self.radius_nm) else self.radius_nm
+        return np.asarray(1000 * np.einsum("...ip,p->...i", _basis(x, radius, self.poisson_ratio), strengths))
+
+    def strain(self, positions_nm: npt.ArrayLike) -> pd.DataFrame:
+        """Fitted eyy, exx, exy, dilation and rotation_rad (0) at positions (y, x), shape (n, 2)."""
+        x = np.asarray(positions_nm, float) - self.center_nm
+        radius = 1e-4 if np.isnan(self.radius_nm) else max(self.radius_nm, 1e-4)
+        dxx, dxy = self.deviator_nm2 / radius**2
+        t = 2 * self.c_nm2 / (1 + self.poisson_ratio) / radius**2
+        tensor = np.array([[t - dxx, dxy], [dxy, t + dxx]])
+        e = strain_tensor(x, tensor, radius, poisson_ratio=self.poisson_ratio)
+        columns = {"eyy": e[:, 0, 0], "exx": e[:, 1, 1], "exy": e[:, 0, 1], "dilation": e[:, 0, 0] + e[:, 1, 1]}
+        return pd.DataFrame(columns | {"rotation_rad": np.zeros(len(x))})
+
+
+def _basis(x: Array, radius_nm: float, poisson_ratio: float) -> Array:
+    """Fields per unit C, R^2 d_xx and R^2 d_xy outside an inclusion: shape (..., 2, 3)."""
+    kappa = _kappa(poisson_ratio, "stress")
+    r2 = np.maximum((x**2).sum(-1, keepdims=True), 1e-30)
+    q = radius_nm**2 / r2
+    fields = [x / r2]
+    for d in (np.array([[-1.0, 0], [0, 1]]), np.array([[0, 1.0], [1, 0]])):
+        s = (x * (x @ d)).sum(-1, keepdims=True) / r2
+        fields.append(((kappa - 1 + q) * (x @ d) + 2 * (1 - q) * s * x) / r2 / (kappa + 1))
+    return np.stack(fields, -1)
+
+
+def fit_eshelby(
+    strain: pd.DataFrame,
+    center_nm: npt.ArrayLike = (0.0, 0.0),
+    *,
+    exclude_nm: float = 0.3,
+    reach_nm: float | None = None,
+    eigenstrain: Literal["dilatation", "general"] = "dilatation",
+    poisson_ratio: float | None = None,
+    background: Literal["offsets", "affine"] = "offsets",
+    n_null: int = 2000,
+    seed: int = 0,
+) -> EshelbyFit:
+    """Fit a circular inclusion to the displacements around a defect.
+
+    The displacements are fitted, not the strains, as only their errors are independent. Beside the
+    inclusion a rigid offset per sublattice is free, and with ``background="affine"`` a uniform
+    strain and rotation too.
+
+    Parameters
+    ----------
+    strain : DataFrame
+        STRAIN table, of a class average or of an image.
+    center_nm : array_like, shape (2,)
+        The defect, (y, x).
+    exclude_nm : float
+        Columns closer than this are left out: the core is not elastic.
+    reach_nm : float, optional
+        Columns farther than this are left out; None for all.
+    eigenstrain : {"dilatation", "general"}
+        Whether the inclusion may be anisotropic.
+    poisson_ratio : float, optional
+        None for that of the crystal named in ``strain.attrs["crystal"]``, else 0.2. Without a
+        deviator it does not enter C.
+    background : {"offsets", "affine"}
+    n_null : int
+        Draws from the errors for the p-value of the oscillation.
+    seed : int
+
+    Returns
+    -------
+    EshelbyFit
+
+    Raises
+    ------
+    ValueError
+        If fewer than 6 columns with errors are left.
+    """
+    table = check(strain, "strain")
+    if poisson_ratio is None:
+        crystal = CRYSTALS.get(str(strain.attrs.get("crystal")))
+        poisson_ratio = crystal.poisson_ratio if crystal else 0.2
+    center = np.asarray(center_nm, float)
+    x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy() - center
+    u, err = table[["uy_pm", "ux_pm"]].to_numpy() / 1000, table[["uy_err_pm", "ux_err_pm"]].to_numpy() / 1000
+    r = np.linalg.norm(x, axis=1)
+    use = (r >= exclude_nm) & (r <= (np.inf if reach_nm is None else reach_nm))
+    use &= np.isfinite(u).all(1) & np.isfinite(err).all(1) & (err > 0).all(1)
+    if use.sum() < 6:
+        raise ValueError(
+            f"only {int(use.sum())} columns with displacement and error lie outside `exclude_nm` = {exclude_nm} nm of "
+            f"{center}; at least 6 are needed: make it smaller or the averaged patch larger."
+        )
+    table, x, u, err, r = table[use].reset_index(drop=True), x[use], u[use], err[use], r[use]
+    nuisance = _nuisance(x, table["sublattice"].to_numpy(), background)
+    n_strengths = 3 if eigenstrain == "general" else 1
+
+    def solve(radius: float) -> tuple[float, Array, Array]:
+        design = np.concatenate([_basis(x, radius, poisson_ratio)[..., :n_strengths], nuisance], -1)
+        a, b = (design / err[..., None]).reshape(u.size, -1), (u / err).ravel()
+        solution = np.linalg.lstsq(a, b, rcond=None)[0]
+        return float(((b - a @ solution) ** 2).sum()), solution, np.linalg.pinv(a.T @ a)
+
+    radius, radius_err = np.nan, np.nan
+    if eigenstrain == "general":  # R enters through q^2 only: keep it where chi-square says so on both sides
+        grid = np.linspace(0, r.min(), 41)
+        curve = np.array([solve(value)[0] for value in grid])
+        best = int(curve.argmin())
+        inside = grid[curve < curve[best] + 1]
+        if 0 < best < 40 and inside[0] > 0 and inside[-1] < grid[-1]:
+            radius, radius_err = float(grid[best]), float(np.ptp(inside) / 2 + grid[1] / 2)
+    chi2, solution, covariance = solve(0.0 if np.isnan(radius) else radius)
+    sigma = np.sqrt(np.diag(covariance))
+    strengths, strength_errs = np.zeros(3), np.zeros(3)
+    strengths[:n_strengths], strength_errs[:n_strengths] = solution[:n_strengths], sigma[:n_strengths]
+    basis = _basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio)
+    model, offset = basis @ strengths, nuisance @ solution[n_strengths:]
+    residual, n = u - model - offset, x / r[:, None]
+    dof = u.size - len(solution) - int(np.isfinite(radius))
+    columns = {
+        "y_nm": table["y_ideal_nm"], "x_nm": table["x_ideal_nm"], "sublattice": table["sublattice"], "r_nm": r,
+        "angle_rad": np.arctan2(x[:, 0], x[:, 1]), "radial_pm": 1000 * (n * (u - offset)).sum(1),
+        "radial_err_pm": 1000 * np.sqrt((n**2 * err**2).sum(1)), "model_pm": 1000 * (n * model).sum(1),
+        "uy_residual_pm": 1000 * residual[:, 0], "ux_residual_pm": 1000 * residual[:, 1],
+    }  # fmt: skip
+    taken = np.concatenate([basis[..., :n_strengths], nuisance], -1)
+    return EshelbyFit(
+        c_nm2=float(strengths[0]),
+        c_err_nm2=float(strength_errs[0]),
+        deviator_nm2=strengths[1:],
+        deviator_err_nm2=strength_errs[1:],
+        radius_nm=radius,
+        radius_err_nm=radius_err,
+        center_nm=center,
+        poisson_ratio=poisson_ratio,
+        chi2=chi2,
+        dof=dof,
+        p_value=float(chi2_distribution.sf(chi2, dof)),
+        residuals=pd.DataFrame(columns),
+        oscillation=_oscillation(x, u, err, taken, n_null, seed),
+    )
+
+
+def _nuisance(x: Array, sublattice: npt.NDArray[np.object_], background: str) -> Array:
+    """Fields that the reference may have wrong: offsets per sublattice, a uniform gradient; (n, 2, p)."""
+    fields = [np.where((sublattice == s)[:, None], axis, 0.0) for s in np.unique(sublattice) for axis in np.eye(2)]
+    if background == "affine":
+        fields += [x[:, [k]] * axis for k in (0, 1) for axis in np.eye(2)]
+    return np.stack(fields, -1)
+
+
+def _oscillation(x: Array, u: Array, err: Array, taken: Array, n_null: int, seed: int) -> Oscillation:
+    """Test for a damped radial wave beside the fields `taken`, shape (n, 2, p)."""
+    r = np.linalg.norm(x, axis=1)
+    n, span = x / r[:, None], float(np.ptp(r))
+    y = (u / err).ravel()
+    fitted, _ = np.linalg.qr((taken / err[..., None]).reshape(y.size, -1))
+
+    def free(columns: Array) -> Array:
+        return np.asarray(columns - fitted @ (fitted.T @ columns))
+
+    wavelengths = 1 / np.linspace(1 / max(span, 0.3), 1 / 0.25, 28)
+    trials, factors = [], []
+    for wavelength in wavelengths:
+        for decay in span * np.array([0.3, 0.6, 1.2, 2.5, 10.0]):
+            wave = np.exp(-r / decay + 2j * np.pi * r / wavelength)
+            parts = np.stack([wave.real, -wave.imag], -1)[:, None, :] * n[..., None]
+            q, upper = np.linalg.qr(free((parts / err[..., None]).reshape(y.size, 2)))
+            trials.append((wavelength, decay, upper))
+            factors.append(q)
+    stack = np.concatenate(factors, 1)
+
+    def gain(data: Array) -> Array:
+        return np.asarray(((stack.T @ free(data)) ** 2).reshape(len(trials), 2, -1).sum(1))
+
+    observed = gain(y[:, None])[:, 0]
+    best = int(observed.argmax())
+    nulls = gain(np.random.default_rng(seed).standard_normal((y.size, n_null))).max(0)
+    wavelength, decay, upper = trials[best]
+    inverse = np.linalg.inv(upper)
+    c, s = inverse @ (factors[best].T @ free(y))
+    direction = np.array([c, s]) / np.hypot(c, s)
+    return Oscillation(
+        p_value=float((1 + (nulls >= observed[best]).sum()) / (1 + n_null)),
+        wavelength_nm=float(wavelength),
+        decay_nm=float(decay),
+        amplitude_pm=float(1000 * np.hypot(c, s)),
+        amplitude_err_pm=float(1000 * np.linalg.norm(inverse.T @ direction)),
+        phase_rad=float(np.arctan2(s, c)),
+        gain=float(observed[best]),
+    )
