@@ -1,0 +1,188 @@
+"""What the atoms are: which elements bond in a host, and what brightness and class maps say of each.
+
+The rules are a small table, ``data/bond_rules.toml``, which users copy and edit.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.spatial import cKDTree
+from scipy.special import erf
+
+from . import tables
+from .crystals import Crystal, get_crystal
+from .micrograph import Maps
+from .tables import Atoms
+
+Floats = npt.NDArray[np.float64]
+
+VACANCY = "V"
+_HOST_SCATTER = 0.15  # relative scatter of equal columns' brightness
+
+
+@dataclass(frozen=True)
+class BondRules:
+    """Which atoms bond in a host crystal.
+
+    Parameters
+    ----------
+    host : tuple of str
+        Elements of the host; every other one is foreign.
+    longest_bond_pm : mapping of frozenset of str to float
+        Longest bond of a pair of elements, in projection.
+    largest_coordination : mapping of str to int
+        Most bonds of an element.
+    brightness : mapping of str to (float, float)
+        Peak height of a foreign element relative to the host columns around it.
+    default_bond_pm, default_coordination
+        For pairs and elements not listed.
+    """
+
+    host: tuple[str, ...]
+    longest_bond_pm: Mapping[frozenset[str], float]
+    largest_coordination: Mapping[str, int]
+    brightness: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    default_bond_pm: float = 200.0
+    default_coordination: int = 3
+
+    @property
+    def reach_nm(self) -> float:
+        """Distance within which atoms may matter to each other."""
+        return max([*self.longest_bond_pm.values(), self.default_bond_pm]) / 1e3 + 0.03
+
+    def limit_pm(self, a: str, b: str) -> float:
+        """Longest bond between two elements; 0 for a vacancy, which bonds to nothing."""
+        if VACANCY in (a, b):
+            return 0.0
+        return self.longest_bond_pm.get(frozenset((a, b)), self.default_bond_pm)
+
+
+def bond_rules(crystal: str | Crystal = "graphene", path: str | Path | None = None) -> BondRules:
+    """Read the rules of a host crystal.
+
+    Parameters
+    ----------
+    crystal : str or Crystal
+    path : str or Path, optional
+        A TOML file like ``data/bond_rules.toml``; the shipped one by default.
+
+    Raises
+    ------
+    ValueError
+        If the file is not TOML or a key of it is not a rule.
+    """
+    crystal = get_crystal(crystal)
+    source = files("napari_defects") / "data" / "bond_rules.toml" if path is None else Path(path)
+    try:
+        table = tomllib.loads(source.read_text(encoding="utf-8")).get(crystal.name, {})
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"`path` must be a TOML file of bond rules, {path} is not: {error}.") from None
+    known = {"host", "longest_bond_pm", "largest_coordination", "brightness"}
+    if unknown := set(table) - known:
+        raise ValueError(f"`{sorted(unknown)[0]}` is no bond rule; the rules are {', '.join(sorted(known))}.")
+    return BondRules(
+        host=tuple(table.get("host", dict.fromkeys(s.element for s in crystal.sublattices))),
+        longest_bond_pm={frozenset(k.split("-")): float(v) for k, v in table.get("longest_bond_pm", {}).items()},
+        largest_coordination=table.get("largest_coordination", {}),
+        brightness={k: (float(low), float(high)) for k, (low, high) in table.get("brightness", {}).items()},
+        default_bond_pm=1300 * crystal.nearest_neighbor_nm,
+    )
+
+
+def assign_elements(atoms: pd.DataFrame, rules: BondRules, *, maps: Maps | None = None) -> Atoms:
+    """Add `element` and `element_probability`, from brightness and from class maps where given.
+
+    A column's height is compared with the host's around it (median of the 24 nearest): host
+    columns scatter normally around 1, a foreign element lies anywhere in its range. Class maps of
+    that name multiply the odds.
+
+    Parameters
+    ----------
+    atoms : DataFrame
+        ATOMS, or SITES, where a row without position becomes a vacancy node at its ideal place.
+    rules : BondRules
+    maps : Maps, optional
+        Probabilities on the pixels the atoms were found in.
+    """
+    table = atoms.reset_index(drop=True).copy()
+    if "frame" not in table:
+        table["frame"] = 0
+    hosts = dict.fromkeys(rules.host)
+    element = np.full(len(table), next(iter(hosts)), dtype=object)
+    if "sublattice" in table and len(hosts) > 1:
+        element = table["sublattice"].astype(str).str.extract(r"^([A-Z][a-z]?)", expand=False).to_numpy(object)
+    probability = np.ones(len(table))
+    empty = ~np.isfinite(tables.positions_nm(table)).all(1)
+    if "amplitude" in table and rules.brightness:
+        log_ratio, spread = np.zeros(len(table)), np.full(len(table), np.inf)
+        for _, rows in table[~empty].groupby("frame").groups.items():
+            log_ratio[rows], spread[rows] = _relative_brightness(table.loc[rows])
+        odds = {
+            name: _foreign_odds(log_ratio, spread, low, high) * map_odds(table, maps, name)
+            for name, (low, high) in rules.brightness.items()
+        }
+        total = 1 + sum(odds.values())
+        probability = np.asarray(1 / total)
+        for name, value in odds.items():
+            better = value / total > probability
+            element[better], probability[better] = name, (value / total)[better]
+    element[empty], probability[empty] = VACANCY, 1.0
+    table["element"], table["element_probability"] = element, probability
+    return Atoms(table)
+
+
+def _relative_brightness(atoms: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Log of the height over that of the host around, and its 1 sigma."""
+    height = atoms["amplitude"].to_numpy(float).clip(1e-12)
+    error = atoms["amplitude_err"].to_numpy(float) if "amplitude_err" in atoms else np.zeros(len(atoms))
+    k = min(25, len(atoms))
+    near = cKDTree(tables.positions_nm(atoms)).query(tables.positions_nm(atoms), k=k)[1].reshape(len(atoms), -1)
+    local = np.median(height[near], axis=1)
+    log_ratio = np.log(height / local)
+    scatter = 1.4826 * np.median(np.abs(log_ratio - np.median(log_ratio)))
+    return log_ratio, np.hypot(max(_HOST_SCATTER, scatter), np.nan_to_num(error / local, nan=1.0))
+
+
+def _foreign_odds(log_ratio: Floats, spread: Floats, low: float, high: float, prior: float = 0.01) -> Floats:
+    """Odds of an element whose brightness is anywhere in a range against a host column."""
+    a, b = np.log(low), np.log(high)
+    density = (erf((b - log_ratio) / spread / 2**0.5) - erf((a - log_ratio) / spread / 2**0.5)) / 2 / (b - a)
+    host = np.exp(-0.5 * (log_ratio / spread) ** 2) / spread / np.sqrt(2 * np.pi) + 1e-4
+    return np.asarray(prior * density / host)
+
+
+def map_odds(table: pd.DataFrame, maps: Maps | None, species: str) -> Floats:
+    """Odds that the maps give for `species` against every other class but background; 1 where they do not know it."""
+    if maps is None or species not in maps.classes:
+        return np.ones(len(table))
+    rivals = [c for c in maps.classes if c not in ("background", species)]
+    own, other = (sample_maps(table, maps, group) for group in ([species], rivals))
+    return (own + 0.02) / (other + 0.02)
+
+
+def sample_maps(table: pd.DataFrame, maps: Maps, classes: list[str], *, radius_nm: float = 0.05) -> Floats:
+    """Mean of the summed maps of `classes` within a disc around each row; 0 without position."""
+    step = np.broadcast_to(np.asarray(maps.pixel_size_nm, float), (2,))
+    reach = np.ceil(radius_nm / step).astype(int)
+    dy, dx = np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
+    inside = np.hypot(dy * step[0], dx * step[1]) <= radius_nm
+    center = np.rint(tables.positions_nm(table) / step)
+    result = np.zeros(len(table))
+    channels = [maps.classes.index(c) for c in classes if c in maps.classes]
+    for frame in table["frame"].unique():
+        rows = np.flatnonzero((table["frame"] == frame).to_numpy() & np.isfinite(center).all(1))
+        stack = maps.frame(int(frame))[channels].astype(np.float32).sum(0)
+        y, x = (
+            np.clip(center[rows, None, axis].astype(int) + d[inside], 0, stack.shape[axis] - 1)
+            for axis, d in enumerate((dy, dx))
+        )
+        result[rows] = stack[y, x].mean(1)
+    return result

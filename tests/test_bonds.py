@@ -1,0 +1,196 @@
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_defects.bonds import angle_table, bond_graph, bond_table, classify_bonds, find_defects
+from napari_defects.chemistry import BondRules, assign_elements, bond_rules
+from napari_defects.crystals import GRAPHENE
+from napari_defects.micrograph import Maps
+from napari_defects.rings import clusters, rings
+
+BOND = 0.246 / 3**0.5
+
+
+def honeycomb(cells=14, frame=0):
+    """Graphene with its atoms in the middle bond rows of the table `middle`, bond along x."""
+    i, j, s = (a.ravel() for a in np.mgrid[:cells, :cells, :2])
+    place = np.column_stack([i, j]) @ GRAPHENE.vectors_nm + GRAPHENE.fractions[s] @ GRAPHENE.vectors_nm
+    place = place[:, ::-1].copy()  # one of the bonds along x
+    table = pd.DataFrame({"frame": frame, "y_nm": place[:, 0], "x_nm": place[:, 1]})
+    table["y_err_nm"] = table["x_err_nm"] = 0.003
+    table["amplitude"], table["amplitude_err"], table["score"] = 1.0, 0.05, 1.0
+    return table
+
+
+def pair(table):
+    """Rows of the bond along x nearest to the middle, and its centre."""
+    place = table[["y_nm", "x_nm"]].to_numpy()
+    a = int(np.argmin(np.linalg.norm(place - place.mean(0), axis=1)))
+    near = np.flatnonzero(np.abs(np.linalg.norm(place - place[a], axis=1) - BOND) < 1e-6)
+    b = int(near[np.argmin(np.abs(place[near, 0] - place[a, 0]))])
+    return a, b, (place[a] + place[b]) / 2
+
+
+def relaxed(table, center, push_nm=0.025):
+    """Atoms pushed outward around a large foreign atom, less with distance."""
+    away = table[["y_nm", "x_nm"]].to_numpy() - center
+    distance = np.linalg.norm(away, axis=1).clip(BOND / 2)
+    table[["y_nm", "x_nm"]] += away * (push_nm * BOND / distance**2)[:, None]
+    return table
+
+
+def with_defect(kind, **kwargs):
+    table = honeycomb(**kwargs)
+    a, b, middle = pair(table)
+    if kind == "SW":
+        table.loc[[a, b], "y_nm"] = middle[0] + np.array([-0.5, 0.5]) * BOND
+        table.loc[[a, b], "x_nm"] = middle[1]
+        return table, middle
+    if kind in ("V2", "5-8-5"):
+        if kind == "5-8-5":  # the four atoms left pair up left and right of the hole
+            near = np.linalg.norm(table[["y_nm", "x_nm"]] - middle, axis=1)
+            rim = table.index[(near < 0.2) & (near > 0.08)]
+            table.loc[rim, "y_nm"] = middle[0] + 0.66 * (table.loc[rim, "y_nm"] - middle[0])
+        return table.drop(index=[a, b]).reset_index(drop=True), middle
+    place = table.loc[a, ["y_nm", "x_nm"]].to_numpy(float)
+    if kind == "V1":
+        return table.drop(index=a).reset_index(drop=True), place
+    if kind == "Si1C3":
+        table.loc[a, "amplitude"] = 4.5
+        return relaxed(table, place), place
+    table.loc[a, ["y_nm", "x_nm", "amplitude"]] = *middle, 4.5
+    return table.drop(index=b).reset_index(drop=True), middle
+
+
+@pytest.mark.parametrize("kind", ["V1", "V2", "5-8-5", "SW", "Si1C3", "Si1C4"])
+def test_each_defect_of_graphene_has_its_name_and_place(kind):
+    table, center = with_defect(kind)
+    found = classify_bonds(table)
+    assert found["species"].tolist() == [{"5-8-5": "V2"}.get(kind, kind)]
+    assert np.hypot(*(found[["y_nm", "x_nm"]].to_numpy()[0] - center)) < 0.01
+    assert found["probability"].item() > 0.7
+    assert found["method"].item() == "bonds"
+
+
+def test_pristine_graphene_has_only_hexagons_and_no_defect():
+    graph = bond_graph(honeycomb())
+    assert {len(ring) for ring in rings(graph)} == {6}
+    assert len(rings(graph)) == 13 * 13  # cells with all their corners
+    assert find_defects(graph).empty
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("V1", (12,)), ("V2", (14,)), ("5-8-5", (5, 5, 8)), ("SW", (5, 5, 7, 7))])
+def test_ring_statistics(kind, sizes):
+    graph = bond_graph(with_defect(kind)[0])
+    (cluster,) = clusters(graph, rings(graph), hexagon_nm2=GRAPHENE.cell_area_nm2)
+    assert cluster.sizes == sizes
+    assert cluster.missing == {"V1": 1, "SW": 0}.get(kind, 2)
+
+
+def test_frames_are_not_connected_and_keep_their_number():
+    movie = pd.concat([with_defect("Si1C3", frame=f)[0] for f in (3, 7)], ignore_index=True)
+    graph = bond_graph(movie)
+    assert all(graph.nodes[a]["frame"] == graph.nodes[b]["frame"] for a, b in graph.edges)
+    assert classify_bonds(movie)["frame"].tolist() == [3, 7]
+
+
+def silicon(graph):
+    bonds = bond_table(graph).sort_values(["a", "b"])
+    return bonds[bonds["bond"] == "C-Si"]
+
+
+def test_errors_of_lengths_and_angles_are_those_of_repeated_measurements():
+    table, _ = with_defect("Si1C4", cells=6)
+    rng = np.random.default_rng(0)
+    lengths, angles = [], []
+    for _ in range(150):
+        shaken = table.copy()
+        shaken[["y_nm", "x_nm"]] += rng.normal(0, 0.003, (len(table), 2))
+        graph = bond_graph(shaken)
+        lengths.append(silicon(graph)["length_pm"].to_numpy())
+        angles.append(angle_table(graph).sort_values(["a", "b"])["angle_deg"].to_numpy())
+    graph = bond_graph(table)
+    assert np.std(lengths, axis=0) == pytest.approx(silicon(graph)["length_err_pm"].to_numpy(), rel=0.2)
+    expected = angle_table(graph).sort_values(["a", "b"])
+    assert len(expected) == 4
+    assert expected["angle_deg"].sum() == pytest.approx(360)
+    assert np.std(angles, axis=0) == pytest.approx(expected["angle_err_deg"].to_numpy(), rel=0.2)
+
+
+def test_two_silicons_that_bond_are_one_defect():
+    table = honeycomb()
+    a, b, middle = pair(table)
+    table.loc[[a, b], "amplitude"] = 4.5
+    table = relaxed(table, middle, 0.015)
+    assert classify_bonds(table)["species"].tolist() == ["Si2C4"]
+
+
+def test_bonds_per_element_are_limited():
+    table, _ = with_defect("Si1C4")
+    graph = bond_graph(table)
+    assert max(d for n, d in graph.degree if graph.nodes[n]["element"] == "C") == 3
+    crowded = pd.concat([honeycomb(), pd.DataFrame({"frame": [0], "y_nm": [2.0], "x_nm": [1.5]})], ignore_index=True)
+    crowded["element"] = "C"
+    assert max(d for _, d in bond_graph(crowded).degree) == 3
+
+
+def test_elements_follow_brightness_and_maps_break_ties():
+    table = honeycomb()
+    a, b, _ = pair(table)
+    table.loc[[a, b], "amplitude"] = 4.0, 1.75
+    table["amplitude_err"] = 0.2
+    alone = assign_elements(table, bond_rules())
+    assert alone.loc[a, "element"] == "Si"
+    assert alone.loc[a, "element_probability"] > 0.95
+    assert (alone["element"] == "Si").sum() == 1
+    data = np.zeros((3, 400, 400), np.float32)
+    data[1] = 1.0
+    y, x = np.rint(table.loc[b, ["y_nm", "x_nm"]].to_numpy(float) / 0.02).astype(int)
+    data[:, y - 4 : y + 5, x - 4 : x + 5] = np.array([0, 0, 1.0])[:, None, None]
+    helped = assign_elements(table, bond_rules(), maps=Maps(data, ("background", "C", "Si"), 0.02))
+    assert helped.loc[b, "element"] == "Si"
+    assert helped.loc[a, "element_probability"] < alone.loc[a, "element_probability"]
+
+
+def test_rules_come_from_a_file_the_user_edits(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text('[graphene]\nhost = ["C"]\nlongest_bond_pm = { C-C = 100 }\n')
+    assert bond_graph(honeycomb(), rules=path).number_of_edges() == 0
+    path.write_text("[graphene]\nlongest = 3\n")
+    with pytest.raises(ValueError, match="`longest` is no bond rule"):
+        bond_rules("graphene", path)
+    path.write_text("[graphene\n")
+    with pytest.raises(ValueError, match="must be a TOML file"):
+        bond_rules("graphene", path)
+
+
+def test_a_foreign_atom_and_an_empty_site_in_a_compound():
+    from napari_defects.crystals import WSE2
+
+    i, j, s = (a.ravel() for a in np.mgrid[:8, :8, :2])
+    place = np.column_stack([i, j]) @ WSE2.vectors_nm + WSE2.fractions[s] @ WSE2.vectors_nm
+    sites = pd.DataFrame({"frame": 0, "y_nm": place[:, 0], "x_nm": place[:, 1], "i": i, "j": j})
+    sites["sublattice"] = np.where(s == 0, "W", "Se")
+    sites["y_ideal_nm"], sites["x_ideal_nm"] = place.T
+    sites["element"] = sites["sublattice"]
+    w, se = 2 * (8 * 3 + 3), 2 * (8 * 5 + 5) + 1
+    sites.loc[w, "element"] = "Ti"
+    graph = bond_graph(sites, crystal="WSe2")
+    assert graph.degree(w) == 3
+    found = find_defects(graph)
+    assert found["species"].tolist() == ["Ti1Se3"]
+    sites = sites.drop(columns="element")
+    sites.loc[se, ["y_nm", "x_nm"]] = np.nan
+    found = classify_bonds(sites, crystal="WSe2")
+    assert found["species"].tolist() == ["V2_Se"]
+    assert found[["i", "j", "sublattice"]].to_numpy().tolist() == [[5, 5, "Se"]]
+
+
+def test_words_for_wrong_input():
+    with pytest.raises(ValueError, match=r"no column 'y_nm'; run locate"):
+        bond_graph(pd.DataFrame({"x_nm": [1.0]}))
+    with pytest.raises(ValueError, match="`min_probability` must be within 0 to 1"):
+        classify_bonds(honeycomb(), min_probability=2)
+    assert BondRules(("C",), {}, {}).limit_pm("C", "V") == 0
+    assert isinstance(bond_graph(honeycomb().iloc[:0]), nx.Graph)
