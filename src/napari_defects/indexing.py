@@ -1,0 +1,244 @@
+"""Kernels beneath the lattice: vectors from neighbours, indices along a tree, vectors from a power spectrum.
+
+Arrays only; positions are (n, 2) as (y, x) in any one unit, bases have a1 and a2 as rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.sparse import csgraph, csr_array
+from scipy.spatial import cKDTree
+
+from .crystals import Crystal
+
+Array = npt.NDArray[np.float64]
+
+TOLERANCE = 0.25
+"""How far a difference between neighbours may be from a lattice vector, in units of the bond length."""
+
+_ANISOTROPY = 1.4
+_PRIOR_SCALE = 0.3
+_SAMPLE = 4000
+
+
+def find_basis(points: Array, crystal: Crystal) -> tuple[Array, float]:
+    """Lattice vectors from the differences between neighbouring atoms.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 2)
+    crystal : Crystal
+
+    Returns
+    -------
+    basis : ndarray, shape (2, 2)
+    score : float
+        About 1 for a perfect lattice, below 0.3 for random points.
+    """
+    tree = cKDTree(points)
+    spacing = float(np.median(np.asarray(tree.query(points, k=2)[0])[:, 1]))
+    sample = points[np.linspace(0, len(points) - 1, min(_SAMPLE, len(points))).astype(int)]
+    near = cKDTree(sample).sparse_distance_matrix(tree, 2.6 * spacing, output_type="coo_matrix")
+    off = near.data > 0.3 * spacing
+    differences = points[near.col[off]] - sample[near.row[off]]
+    best, best_score = np.eye(2), -1.0
+    for basis in _candidates(_peaks(differences, spacing), crystal):
+        score = _score(basis, differences, len(sample), 2.6 * spacing, crystal)
+        if score > best_score:
+            best, best_score = basis, score
+    if best_score > 0:
+        best = refine_basis(best, differences, crystal)
+    return best, best_score
+
+
+def vector_set(basis: Array, crystal: Crystal, reach: float) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+    """All differences between two sites shorter than `reach`.
+
+    Returns
+    -------
+    vectors : ndarray, shape (n, 2)
+        In the unit of `basis`.
+    cells : ndarray, shape (n, 2)
+        The same as multiples of a1 and a2.
+    weight : ndarray, shape (n,)
+        How many sublattices have that neighbour.
+    """
+    f = crystal.fractions
+    shifts = np.array([(m, n) for m in range(-4, 5) for n in range(-4, 5)], float)
+    cells = (f[None, :, None] - f[:, None, None] + shifts).reshape(-1, 2)
+    cells, weight = np.unique(cells.round(6), axis=0, return_counts=True)
+    length = np.linalg.norm(cells @ basis, axis=1)
+    keep = (length < reach) & (length > 1e-6 * reach)
+    return cells[keep] @ basis, cells[keep], weight[keep].astype(np.int64)
+
+
+def bond_length(basis: Array, crystal: Crystal) -> float:
+    """Distance between neighbouring columns in a lattice of this size."""
+    area = abs(np.linalg.det(basis)) / crystal.cell_area_nm2
+    return crystal.nearest_neighbor_nm * float(np.sqrt(area))
+
+
+def refine_basis(basis: Array, differences: Array, crystal: Crystal) -> Array:
+    """Least squares of `differences` on the lattice vectors they are closest to."""
+    for _ in range(3):
+        vectors, cells, _ = vector_set(basis, crystal, 1.5 * float(np.linalg.norm(basis, axis=1).max()))
+        distance, which = (np.asarray(k) for k in cKDTree(vectors).query(differences))
+        good = distance < TOLERANCE * bond_length(basis, crystal)
+        basis = np.linalg.lstsq(cells[which[good]], differences[good], rcond=None)[0]
+    return np.asarray(basis)
+
+
+def index_along_tree(points: Array, basis: Array, crystal: Crystal) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Coordinates of the atoms in multiples of a1 and a2, relative to one of them.
+
+    Every pair of neighbours whose difference is close to a lattice vector is an edge; the coordinates add up along
+    the spanning tree of the best edges, so that a slow distortion is followed wherever it leads.
+
+    Returns
+    -------
+    cells : ndarray, shape (n, 2)
+        Exact sums of lattice vectors and of differences between sublattices.
+    connected : ndarray of bool, shape (n,)
+        Which atoms belong to the largest connected lattice.
+    """
+    bond = bond_length(basis, crystal)
+    reach = 1.15 * float(np.linalg.norm(basis, axis=1).max())
+    vectors, steps, _ = vector_set(basis, crystal, reach + bond)
+    pairs = cKDTree(points).query_pairs(reach, output_type="ndarray")
+    difference = points[pairs[:, 1]] - points[pairs[:, 0]]
+    residual, which = (np.asarray(k) for k in cKDTree(vectors).query(difference))
+    good = residual < TOLERANCE * bond
+    pairs, which = pairs[good], which[good]
+    cost = residual[good] + 0.02 * np.linalg.norm(difference[good], axis=1)
+    n = len(points)
+    tree = csgraph.minimum_spanning_tree(csr_array((cost + 1e-9, (pairs[:, 0], pairs[:, 1])), shape=(n, n)))
+    _, label = csgraph.connected_components(tree, directed=False)
+    connected = label == np.bincount(label).argmax()
+
+    step_of = csr_array((which + 1, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    root = int(np.flatnonzero(connected)[0])
+    order, parent = csgraph.breadth_first_order(tree, root, directed=False)
+    child, parent = order[1:], parent[order[1:]]
+    forward = np.asarray(step_of[np.minimum(parent, child), np.maximum(parent, child)]).ravel()
+    step = steps[forward - 1] * np.where(parent < child, 1, -1)[:, None]
+    cells = np.zeros((n, 2))
+    for c, p, d in zip(child.tolist(), parent.tolist(), step, strict=True):
+        cells[c] = cells[p] + d
+    return cells, connected
+
+
+def _peaks(differences: Array, spacing: float) -> Array:
+    """Most frequent differences, shape (n, 2)."""
+    bin_size, reach = 0.06 * spacing, 2.6 * spacing
+    edges = np.arange(-reach, reach + bin_size, bin_size)
+    counts = np.histogram2d(differences[:, 0], differences[:, 1], bins=(edges, edges))[0]
+    counts = ndimage.gaussian_filter(counts, 1.5)
+    top = (ndimage.maximum_filter(counts, 7) == counts) & (counts > 0.15 * counts.max())
+    y, x = np.nonzero(top)
+    strongest = np.argsort(-counts[y, x], kind="stable")[:40]
+    centers = (edges[:-1] + edges[1:]) / 2
+    return np.column_stack([centers[y[strongest]], centers[x[strongest]]])
+
+
+def _candidates(peaks: Array, crystal: Crystal) -> list[Array]:
+    """Pairs of peaks that could be the crystal's vectors, rotated, scaled and moderately sheared."""
+    undo = np.linalg.inv(crystal.vectors_nm)
+    result = []
+    for a1 in peaks:
+        for a2 in peaks:
+            stretch = np.linalg.svd(undo @ np.array([a1, a2]), compute_uv=False)
+            handed = np.linalg.det(np.array([a1, a2])) * np.linalg.det(crystal.vectors_nm) > 0
+            if handed and stretch[1] > 0.4 and stretch[0] < min(2.5, _ANISOTROPY * stretch[1]):
+                result.append(np.array([a1, a2]))
+    return result
+
+
+def _score(basis: Array, differences: Array, n: int, reach: float, crystal: Crystal) -> float:
+    """Part of the differences on the lattice, times part of the lattice's differences that are there."""
+    vectors, _, weight = vector_set(basis, crystal, reach)
+    if not len(vectors):
+        return 0.0
+    distance = np.asarray(cKDTree(vectors).query(differences)[0])
+    near = distance < 0.7 * TOLERANCE * bond_length(basis, crystal)
+    expected = n * weight.sum() / len(crystal.sublattices)
+    scale = float(np.sqrt(abs(np.linalg.det(basis)) / crystal.cell_area_nm2))
+    stretch = np.linalg.svd(np.linalg.inv(crystal.vectors_nm) @ basis, compute_uv=False)
+    prior = np.exp(-0.5 * (np.log(scale) / _PRIOR_SCALE) ** 2 - 0.5 * (np.log(stretch[0] / stretch[1]) / 0.3) ** 2)
+    return float(near.mean() * np.sqrt(min(near.sum() / expected, 1.0)) * max(prior, 0.05))
+
+
+def find_period(images: list[Array], crystal: Crystal) -> Array | None:
+    """Lattice vectors in pixels from the power spectrum; needs no pixel size.
+
+    Parameters
+    ----------
+    images : list of ndarray, shape (y, x)
+        Frames of one lattice; their power spectra are averaged.
+    crystal : Crystal
+        Only the shape of its cell is used; its size is free.
+
+    Returns
+    -------
+    ndarray, shape (2, 2), or None
+        Rows a1 and a2 as (y, x), or None where the spectrum has no peaks that fit.
+    """
+    power = sum(_relative_power(image) for image in images) / len(images)
+    smooth = ndimage.gaussian_filter(power, 0.7, mode="wrap")
+    center = np.array(power.shape) // 2
+    top = (ndimage.maximum_filter(smooth, 5, mode="wrap") == smooth) & (smooth > _PEAK_POWER)
+    where = np.argwhere(top)
+    where = where[np.linalg.norm(where - center, axis=1) > 3]
+    strength = np.log(smooth[tuple(where.T)])
+    strongest = np.argsort(-strength, kind="stable")[:40]
+    spots, strength = (where[strongest] - center) / power.shape, strength[strongest]  # cycles per pixel
+
+    tree, best, best_score = cKDTree(spots) if len(spots) else None, None, 0.5
+    reciprocal = np.linalg.inv(crystal.vectors_nm).T
+    undo, slack = np.linalg.inv(reciprocal), 2.5 / min(power.shape)
+    for b1 in spots:
+        for b2 in spots:
+            pair = np.array([b1, b2])
+            stretch = np.linalg.svd(undo @ pair, compute_uv=False)
+            if stretch[0] > _ANISOTROPY * stretch[1] or np.linalg.det(pair) * np.linalg.det(reciprocal) < 0:
+                continue
+            hk = spots @ np.linalg.inv(pair)
+            explained = np.linalg.norm((hk - np.round(hk)) @ pair, axis=1) < slack * np.maximum(np.abs(hk).max(1), 1)
+            third = -b1 - b2 if np.dot(b1, b2) < 0 else b1 - b2
+            ring = 1.0 if tree is not None and tree.query(third)[0] < 2 * slack else 0.6
+            score = ring * float(strength[explained].sum() / strength.sum()) / np.sqrt(stretch[0] / stretch[1])
+            if score > best_score:
+                best, best_score = pair, score
+    return None if best is None else np.linalg.inv(_refine_spots(best, spots, smooth)).T
+
+
+_PEAK_POWER = 25.0  # of the median at the same frequency; noise alone reaches 20
+
+
+def _relative_power(image: Array) -> Array:
+    """Power spectrum over its median at the same frequency; zero frequency in the middle."""
+    side = 2048
+    image = image[: min(side, image.shape[0]), : min(side, image.shape[1])]
+    window = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])
+    flat = image - ndimage.uniform_filter(image, max(3, min(image.shape) // 12), mode="nearest")
+    power = np.abs(np.fft.fftshift(np.fft.fft2(flat * window))) ** 2
+    y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in power.shape)
+    ring = (np.hypot(y[:, None], x) * 128).astype(int)
+    median = np.maximum(ndimage.median(power, ring, np.arange(ring.max() + 1)), 1e-30)
+    return np.asarray(power / median[ring])
+
+
+def _refine_spots(pair: Array, spots: Array, power: Array) -> Array:
+    """Reciprocal vectors from the interpolated maxima of all spots near their multiples."""
+    center = np.array(power.shape) // 2
+    hk = np.round(spots @ np.linalg.inv(pair))
+    near = (np.abs(hk).max(1) <= 3) & (np.linalg.norm(spots - hk @ pair, axis=1) < 3 * np.abs(hk).max(1) / min(power.shape))
+    log = np.log(power)
+    measured = []
+    for spot in np.round(spots[near] * power.shape).astype(int) + center:
+        y, x = np.clip(spot, 1, np.array(power.shape) - 2)
+        a, b = log[y - 1 : y + 2, x], log[y, x - 1 : x + 2]
+        shift = [(v[2] - v[0]) / 2 / max(2 * v[1] - v[0] - v[2], 1e-9) for v in (a, b)]
+        measured.append((np.array([y, x]) + np.clip(shift, -1, 1) - center) / power.shape)
+    return np.asarray(np.linalg.lstsq(hk[near], np.array(measured), rcond=None)[0])
