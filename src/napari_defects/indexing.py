@@ -184,13 +184,15 @@ def find_period(images: list[Array], crystal: Crystal) -> Array | None:
     ndarray, shape (2, 2), or None
         Rows a1 and a2 as (y, x), or None where the spectrum has no peaks that fit.
     """
-    power = sum(_relative_power(image) for image in images) / len(images)
+    power = np.mean([_relative_power(image) for image in images], axis=0)
     smooth = ndimage.gaussian_filter(power, 0.7, mode="wrap")
     center = np.array(power.shape) // 2
     top = (ndimage.maximum_filter(smooth, 5, mode="wrap") == smooth) & (smooth > _PEAK_POWER)
     where = np.argwhere(top)
-    where = where[np.linalg.norm(where - center, axis=1) > 3]
+    where = where[np.linalg.norm(where - center, axis=1) > 4]
     strength = np.log(smooth[tuple(where.T)])
+    above = strength > strength.max(initial=0) + np.log(_PEAK_DEPTH)
+    where, strength = where[above], strength[above]
     strongest = np.argsort(-strength, kind="stable")[:40]
     spots, strength = (where[strongest] - center) / power.shape, strength[strongest]  # cycles per pixel
 
@@ -210,10 +212,11 @@ def find_period(images: list[Array], crystal: Crystal) -> Array | None:
             score = ring * float(strength[explained].sum() / strength.sum()) / np.sqrt(stretch[0] / stretch[1])
             if score > best_score:
                 best, best_score = pair, score
-    return None if best is None else np.linalg.inv(_refine_spots(best, spots, smooth)).T
+    return None if best is None else np.asarray(np.linalg.inv(_refine_spots(best, spots, smooth)).T)
 
 
-_PEAK_POWER = 25.0  # of the median at the same frequency; noise alone reaches 20
+_PEAK_POWER = 11.0  # of the median at the same frequency, smoothed; noise alone reaches that
+_PEAK_DEPTH = 0.02  # of the strongest peak
 
 
 def _relative_power(image: Array) -> Array:
@@ -222,6 +225,7 @@ def _relative_power(image: Array) -> Array:
     image = image[: min(side, image.shape[0]), : min(side, image.shape[1])]
     window = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])
     flat = image - ndimage.uniform_filter(image, max(3, min(image.shape) // 12), mode="nearest")
+    flat = np.clip(flat, *np.percentile(flat, (1, 98)))
     power = np.abs(np.fft.fftshift(np.fft.fft2(flat * window))) ** 2
     y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in power.shape)
     ring = (np.hypot(y[:, None], x) * 128).astype(int)
@@ -233,7 +237,9 @@ def _refine_spots(pair: Array, spots: Array, power: Array) -> Array:
     """Reciprocal vectors from the interpolated maxima of all spots near their multiples."""
     center = np.array(power.shape) // 2
     hk = np.round(spots @ np.linalg.inv(pair))
-    near = (np.abs(hk).max(1) <= 3) & (np.linalg.norm(spots - hk @ pair, axis=1) < 3 * np.abs(hk).max(1) / min(power.shape))
+    near = (np.abs(hk).max(1) <= 3) & (
+        np.linalg.norm(spots - hk @ pair, axis=1) < 3 * np.abs(hk).max(1) / min(power.shape)
+    )
     log = np.log(power)
     measured = []
     for spot in np.round(spots[near] * power.shape).astype(int) + center:

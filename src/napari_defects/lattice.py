@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ase.data import atomic_numbers
 from scipy.interpolate import BSpline
 from scipy.spatial import cKDTree
 
 from .crystals import Crystal, get_crystal
 from .indexing import TOLERANCE, bond_length, find_basis, find_period, index_along_tree
 from .micrograph import Micrograph
+from .simulation.probe import Microscope
+from .simulation.scattering import cross_section_A2
 from .tables import Atoms, Sites, check, positions_nm
 
 _log = logging.getLogger(__name__)
@@ -282,7 +283,7 @@ def assign_sites(atoms: Atoms, lattice: Lattice, *, max_offset_nm: float = 0.08)
     lattice : Lattice
         From `fit_lattice`.
     max_offset_nm : float
-        Largest distance between an atom and its site.
+        Largest distance between an atom and its site, in a crystal of nominal size (multiplied by `lattice.scale`).
 
     Returns
     -------
@@ -300,12 +301,7 @@ def assign_sites(atoms: Atoms, lattice: Lattice, *, max_offset_nm: float = 0.08)
     if not max_offset_nm > 0:
         raise ValueError(f"`max_offset_nm` must be positive, got {max_offset_nm}.")
     atoms = Atoms(check(atoms, "atoms"))
-    parts = [
-        _assign_frame(
-            table.reset_index(drop=True), lattice.at(int(frame)), max_offset_nm * lattice.at(int(frame)).scale
-        )
-        for frame, table in atoms.groupby("frame")
-    ]
+    parts = [_assign_frame(table, lattice.at(n), max_offset_nm * lattice.at(n).scale) for n, table in _by_frame(atoms)]
     if not parts:
         parts = [_assign_frame(atoms, lattice, max_offset_nm)]
     sites = check(pd.concat([p for p in parts if len(p)] or parts, ignore_index=True), "sites")
@@ -314,15 +310,13 @@ def assign_sites(atoms: Atoms, lattice: Lattice, *, max_offset_nm: float = 0.08)
 
 
 def _by_frame(table: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    return [(n, table[table["frame"] == n].reset_index(drop=True)) for n in np.unique(table["frame"].to_numpy()).tolist()]
+    return [
+        (n, table[table["frame"] == n].reset_index(drop=True))
+        for n in np.unique(table["frame"].to_numpy(np.int64)).tolist()
+    ]
 
 
 # --- fitting ----------------------------------------------------------------------------------------------------
-
-
-def column_intensity(column: tuple[str, ...]) -> float:
-    """Rough intensity of a column in an annular dark field: Z^1.6, more than the sum for atoms above each other."""
-    return float(sum(atomic_numbers[element] ** 1.6 for element in column)) * (1.17 if len(column) > 1 else 1.0)
 
 
 def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None) -> Lattice:
@@ -365,7 +359,7 @@ def _orient(
     turned least against the crystal's own orientation (or the previous frame's).
     """
     reference = crystal.vectors_nm if previous is None else previous.vectors_nm
-    expected = np.log([column_intensity(s.column) for s in crystal.sublattices])
+    expected = np.log([cross_section_A2(s.column, Microscope()) for s in crystal.sublattices])
     choices = []
     for turn in _rotations(crystal):
         turned, coordinates = turn @ basis, cells @ np.linalg.inv(turn)
