@@ -1,0 +1,244 @@
+"""The networks, and the model: a network with its classes, pixel size and history."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .zoo import FORMAT, check_architecture, check_classes, model_path, read_header
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions, each with batch normalization; `residual` adds the input past them."""
+
+    def __init__(self, n_in: int, n_out: int, residual: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+        self.norm1: nn.Module = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.norm2: nn.Module = nn.BatchNorm2d(n_out)
+        self.past = nn.Conv2d(n_in, n_out, 1, bias=False) if residual else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, n_in, y, x) to (batch, n_out, y, x)."""
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        y = self.norm2(self.conv2(y))
+        return F.relu(y if self.past is None else y + self.past(x), inplace=True)
+
+
+class Network(nn.Module):
+    """Fully convolutional encoder–decoder from a normalized image to class logits.
+
+    Parameters
+    ----------
+    n_classes : int
+    kind : {"residual", "plain"}
+        A U-Net of residual blocks, or the encoder–decoder without skip connections of Ziatdinov
+        et al., ACS Nano 11, 12742 (2017).
+    channels : int
+        Channels of the finest level; each coarser level has twice as many.
+    levels : int
+        Number of resolutions, each half of the one before.
+    stem : int
+        ``stem x stem`` pixels are folded into channels first: the network works, and answers, on
+        pixels `stem` times as large as the image's.
+    """
+
+    def __init__(
+        self, n_classes: int, *, kind: str = "residual", channels: int = 32, levels: int = 3, stem: int = 2
+    ) -> None:
+        super().__init__()
+        self.architecture = check_architecture({"kind": kind, "channels": channels, "levels": levels, "stem": stem})
+        self.stem = stem
+        self.skips = residual = kind == "residual"
+        width = [channels * 2**level for level in range(levels)]
+        self.down = nn.ModuleList(Block(n, m, residual) for n, m in zip([stem**2, *width], width, strict=False))
+        self.up = nn.ModuleList(
+            Block(coarse + (fine if self.skips else 0), fine, residual) for fine, coarse in pairwise(width)
+        )
+        self.head = nn.Conv2d(channels, n_classes, 1)
+
+    @property
+    def granularity_px(self) -> int:
+        """Sides and origins of tiles must be multiples of this."""
+        return int(self.stem * 2 ** (len(self.down) - 1))
+
+    @property
+    def reach_px(self) -> int:
+        """Farthest pixel that can change an output, rounded up to the granularity."""
+        levels = len(self.down)
+        reach: int = self.stem * (2 * 2 * (2 ** (levels - 1) - 1) + 2 * 2 ** (levels - 1)) + self.granularity_px - 1
+        return -(-reach // self.granularity_px) * self.granularity_px
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, class, y / stem, x / stem) of images (batch, 1, y, x)."""
+        x = F.pixel_unshuffle(x, self.stem)
+        fine: list[torch.Tensor] = []
+        for level, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            fine.append(x)
+        for level in reversed(range(len(self.up))):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = self.up[level](torch.cat([x, fine[level]], dim=1) if self.skips else x)
+        logits: torch.Tensor = self.head(x)
+        return logits
+
+    def folded(self) -> Network:
+        """Return a copy for prediction with every batch normalization folded into its convolution."""
+        network = copy.deepcopy(self).eval()
+        for block in network.modules():
+            if isinstance(block, Block):
+                for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
+                    setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
+                    setattr(block, norm, nn.Identity())
+        return network
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that make up the network, on the CPU; batch counters left out."""
+        state = self.state_dict().items()
+        return {k: v.detach().cpu().contiguous() for k, v in state if not k.endswith("num_batches_tracked")}
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained network and what is needed to use it.
+
+    Parameters
+    ----------
+    network : Network
+    classes : tuple of str
+        ``"background"`` first, then host columns (``W``, ``Se2``), then species (``V_Se``).
+    pixel_size_nm : float
+        Images are resampled to this pixel size before the network sees them.
+    crystal : str
+        Formula of the crystal it was trained for; empty when for any.
+    card : dict
+        How it was trained and how well it does: what the model card prints.
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    pixel_size_nm: float
+    crystal: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", check_classes(self.classes))
+        if self.network.head.out_channels != len(self.classes):
+            raise ValueError(
+                f"`classes` has {len(self.classes)} names for {self.network.head.out_channels} maps of the network."
+            )
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the weights; recipes keep it to say which model was used."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.weights().items()):
+            digest.update(name.encode())
+            digest.update(tensor.float().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as safetensors, the rest as JSON in its header; whole or not at all."""
+        path = Path(path).with_suffix(".safetensors")
+        about = {
+            "format": FORMAT,
+            "architecture": self.network.architecture,
+            "classes": list(self.classes),
+            "pixel_size_nm": self.pixel_size_nm,
+            "crystal": self.crystal,
+            "sha256": self.sha256,
+            "card": self.card,
+        }
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            save_file(self.network.weights(), partial, {"napari_defects": json.dumps(about)})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """Load a shipped model by its name, or one of your own by its path.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        For instance ``"wse2-te"``; `list_models` tells the names.
+
+    Returns
+    -------
+    Model
+        Ready to predict, in float32 on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or the file is not one, is damaged or asks for too much.
+    """
+    path = model_path(name_or_path)
+    tensors, about = read_header(path)
+    with torch.device("meta"):
+        network = Network(len(about["classes"]), **about["architecture"])
+    expected = {name: tuple(tensor.shape) for name, tensor in _shapes(network).items()}
+    if expected != {name: shape for name, (_, shape) in tensors.items()}:
+        raise ValueError(f"{str(path)!r} is damaged: its tensors are not those of the network it describes.")
+    try:
+        state = {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}.") from None
+    network = Network(len(about["classes"]), **about["architecture"])
+    network.load_state_dict(state, strict=False)
+    model = Model(network.eval(), about["classes"], about["pixel_size_nm"], about["crystal"], about["card"])
+    if model.sha256 != about["sha256"]:
+        raise ValueError(f"{str(path)!r} is damaged: its weights do not match their fingerprint.")
+    return model
+
+
+def _shapes(network: Network) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+
+
+def pick_device(device: str | None) -> torch.device:
+    """Return the device to compute on: as asked for, or else CUDA, MPS, CPU in this order.
+
+    Raises
+    ------
+    ValueError
+        If the device asked for is not there.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device is None:
+        return torch.device(next(name for name, there in present.items() if there))
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        chosen = None
+    if chosen is None or not present.get(chosen.type, False):
+        there = ", ".join(name for name, is_there in present.items() if is_there)
+        raise ValueError(f"`device` must be one that is there ({there}), got {device!r}.")
+    return chosen
+
+
+def fast_dtype(device: torch.device, *, training: bool = False) -> torch.dtype:
+    """Return the quickest number type: bfloat16 on a CPU that has it, half precision on a GPU."""
+    if device.type == "cpu":
+        has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return torch.bfloat16 if has_bf16() else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if training and torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32 if training else torch.float16

@@ -1,0 +1,130 @@
+"""From a micrograph to what the network sees: resampled, locally normalized; and from a table to its targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.ndimage import uniform_filter
+from scipy.sparse import csr_array
+
+from ..micrograph import Micrograph
+
+Image = npt.NDArray[np.float32]
+WINDOW_NM = 1.0
+"""Two passes of a box this wide weigh the neighbourhood like one of 1.4 nm."""
+CLIP = 10.0
+
+
+def prepare(micrograph: Micrograph, pixel_size_nm: float, *, frame: int = 0) -> Image:
+    """One frame resampled to `pixel_size_nm` and locally normalized.
+
+    Pixel (k, l) of the result lies at ``(k, l) * pixel_size_nm`` in the frame's own coordinates.
+
+    Returns
+    -------
+    ndarray of float32, shape (y, x)
+        In local standard deviations.
+
+    Raises
+    ------
+    ValueError
+        If the frame cannot be analysed or its pixel size is unknown or far too large.
+    """
+    step = pixel_size_nm / micrograph.pixel_size_yx_nm
+    if np.any(step < 0.2):
+        raise ValueError(
+            f"`pixel_size_nm` of the image is {micrograph.pixel_size_nm}: too coarse for a model of {pixel_size_nm}; "
+            "is it right? calibrate(micrograph, crystal) measures it on the lattice."
+        )
+    return normalize(resample(despike(micrograph.frame(frame)), step), pixel_size_nm)
+
+
+def despike(pixels: Image) -> Image:
+    """Limit hot and dead pixels to a few times the range that nearly all pixels lie in."""
+    stride = max(1, int(np.sqrt(pixels.size / 65536)))
+    low, high = np.quantile(pixels[::stride, ::stride], (0.002, 0.998))
+    margin = 4 * (high - low)
+    return np.clip(pixels, low - margin, high + margin) if margin > 0 else pixels
+
+
+def resample(pixels: Image, step: npt.NDArray[np.floating[Any]]) -> Image:
+    """Sample an image every `step` = (y, x) pixels from pixel (0, 0), smoothed first where that is coarser."""
+    rows, columns = (
+        _sampling(n, np.arange(int((n - 1) / s + 1e-6) + 1) * s, max(1.0, s))
+        for n, s in zip(pixels.shape, step, strict=True)
+    )
+    if min(rows.shape[0], columns.shape[0]) < 8:
+        raise ValueError(f"the image is only {rows.shape[0]} x {columns.shape[0]} pixels of the model's size.")
+    return np.ascontiguousarray((columns @ (rows @ pixels).T).T, dtype=np.float32)
+
+
+def normalize(pixels: Image, pixel_size_nm: float) -> Image:
+    """Subtract the local mean and divide by the local standard deviation, at quiet places by less."""
+    size = max(3, round(WINDOW_NM / pixel_size_nm))
+    flat = pixels - _smooth(pixels, size)
+    spread = np.sqrt(np.maximum(_smooth(flat * flat, size), 0))
+    floor = 0.2 * float(np.median(spread)) + np.finfo(np.float32).tiny
+    return np.clip(flat / np.hypot(spread, floor), -CLIP, CLIP).astype(np.float32, copy=False)
+
+
+def draw_targets(
+    table: pd.DataFrame, classes: tuple[str, ...], *, shape: tuple[int, int], pixel_size_nm: float, stem: int,
+    radius_nm: float,
+) -> npt.NDArray[np.uint8]:  # fmt: skip
+    """Class of every output pixel of the network: a disc around each column, later classes over earlier ones.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``y_nm``, ``x_nm`` and ``species`` of everything to be found; rows without a position are left out.
+    classes : tuple of str
+    shape : (int, int)
+        Of the prepared image, of pixels of `pixel_size_nm`; the result is `stem` times smaller.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing or a species is not among the classes.
+    """
+    missing = [c for c in ("y_nm", "x_nm", "species") if c not in table.columns]
+    if missing:
+        raise ValueError(f"`pairs`: the table lacks {', '.join(missing)}; it needs y_nm, x_nm and species.")
+    if unknown := set(table["species"]) - set(classes[1:]):
+        raise ValueError(f"`pairs` hold species {sorted(map(str, unknown))[0]!r}, which is not among `classes`.")
+    number = table["species"].map({name: k for k, name in enumerate(classes)}).to_numpy(int)
+    centers = (table[["y_nm", "x_nm"]].to_numpy(float) / pixel_size_nm - (stem - 1) / 2) / stem
+    radius = radius_nm / pixel_size_nm / stem
+    side_y, side_x = shape[0] // stem, shape[1] // stem
+    target = np.zeros((side_y, side_x), np.uint8)
+    order = np.argsort(number, kind="stable")
+    order = order[np.isfinite(centers[order]).all(axis=1)]
+    span = np.arange(-int(radius) - 1, int(radius) + 2)
+    offsets = np.stack(np.meshgrid(span, span, indexing="ij"), axis=-1).reshape(-1, 2)
+    pixels = np.round(centers[order])[:, None] + offsets
+    near = np.linalg.norm(pixels - centers[order][:, None], axis=-1) <= radius
+    y, x = pixels[near].astype(int).T
+    inside = (y >= 0) & (y < side_y) & (x >= 0) & (x < side_x)
+    target[y[inside], x[inside]] = np.broadcast_to(number[order][:, None], near.shape)[near][inside]
+    return target
+
+
+def _smooth(pixels: Image, size: int) -> Image:
+    once = uniform_filter(pixels, size, mode="reflect")
+    return np.asarray(uniform_filter(once, size, mode="reflect", output=once), dtype=np.float32)
+
+
+def _sampling(n: int, positions: npt.NDArray[np.floating[Any]], width: float) -> csr_array:
+    """Matrix that samples `n` pixels at `positions` with a cubic kernel stretched by `width`; clamped at the ends."""
+    taps = np.arange(-int(np.ceil(2 * width)), int(np.ceil(2 * width)) + 1)
+    columns = np.floor(positions).astype(int)[:, None] + taps
+    t = np.abs(columns - positions[:, None]) / width
+    weights = np.where(t < 1, (1.5 * t - 2.5) * t * t + 1, np.where(t < 2, ((-0.5 * t + 2.5) * t - 4) * t + 2, 0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    rows = np.broadcast_to(np.arange(len(positions))[:, None], columns.shape)
+    entries = (weights.astype(np.float32).ravel(), (rows.ravel(), np.clip(columns, 0, n - 1).ravel()))
+    matrix = csr_array(entries, shape=(len(positions), n))
+    matrix.eliminate_zeros()
+    return matrix

@@ -1,0 +1,325 @@
+"""Training: pairs in, model out; cancelled, killed or finished, the best weights are kept."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..micrograph import Micrograph, Progress, check_pixel_size
+from .examples import Examples
+from .models import Model, Network, fast_dtype, pick_device
+from .validation import score, verdicts
+from .zoo import check_classes
+
+log = logging.getLogger(__name__)
+Pair = tuple[Micrograph, pd.DataFrame]
+
+
+class StopTraining(Exception):
+    """Raise it from `progress` to end a training early and get the best model so far."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Parameters
+    ----------
+    crystal : str
+        Formula of the crystal the pairs show; empty for any.
+    pixel_size_nm : float
+        Pixel size the network works at.
+    steps : int
+        Batches to train on.
+    minutes : float, optional
+        End earlier, after this time; the learning rate then follows the clock.
+    kind, channels, levels, stem
+        The network, as for `Network`.
+    batch, crop_px : int
+        Crops per step, and their side in pixels of the model.
+    learning_rate, weight_decay : float
+        Of AdamW, after a warm-up and on a half cosine to zero.
+    average : float
+        Decay of the running average of the weights, which is what is kept.
+    disc_radius_nm : float
+        Every column is drawn as a disc this large.
+    balance : float
+        A class weighs as its frequency to the power ``-balance`` in the loss. The maps are
+        corrected for it afterwards, so that they stay probabilities.
+    images : int
+        Pairs held in memory at a time.
+    images_per_step : float
+        New pairs taken from the source per step, each in place of the oldest.
+    held_back : int
+        Pairs set aside for validation: the first of the source.
+    validate_every : int
+        Steps between validations.
+    patience : int
+        End after so many validations without a better score.
+    checkpoint : path, optional
+        File to resume from where it exists, and to write at each validation and when interrupted.
+    start : path, optional
+        Model file whose weights to start from: fine-tuning.
+    """
+
+    crystal: str = ""
+    pixel_size_nm: float = 0.02
+    steps: int = 6000
+    minutes: float | None = None
+    kind: str = "residual"
+    channels: int = 32
+    levels: int = 3
+    stem: int = 2
+    batch: int = 16
+    crop_px: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-3
+    average: float = 0.998
+    disc_radius_nm: float = 0.07
+    balance: float = 0.5
+    images: int = 512
+    images_per_step: float = 0.25
+    held_back: int = 24
+    validate_every: int = 500
+    patience: int = 12
+    checkpoint: str | Path | None = None
+    start: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        check_pixel_size(self.pixel_size_nm)
+        for name, low, high in (
+            ("steps", 1, 10**7), ("batch", 1, 1024), ("crop_px", 32, 2048), ("images", 1, 10**5),
+            ("held_back", 1, 10**4), ("validate_every", 1, 10**7), ("patience", 1, 10**6),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}.")
+        for name, above, most in (
+            ("learning_rate", 0, 1), ("disc_radius_nm", 0, 1), ("images_per_step", -1e-9, 1e3),
+            ("average", -1e-9, 0.99999), ("balance", -1e-9, 1), ("weight_decay", -1e-9, 1),
+        ):  # fmt: skip
+            if not above < getattr(self, name) <= most:
+                raise ValueError(
+                    f"`{name}` must be above {max(above, 0):g} and at most {most}, got {getattr(self, name)}."
+                )
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"`minutes` must be positive, got {self.minutes}.")
+
+
+def train(
+    pairs: Iterable[Pair],
+    *,
+    classes: tuple[str, ...],
+    options: Training = Training(),
+    device: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Model:
+    """Train a network to find and name columns.
+
+    Parameters
+    ----------
+    pairs : iterable of (Micrograph, DataFrame)
+        Images with what is in them: ``y_nm``, ``x_nm``, ``species`` of every host column, defect
+        and empty site. May be endless; a finite one is used again and again.
+    classes : tuple of str
+        ``"background"``, then host columns, then species. Where discs meet, the later class wins.
+    options : Training
+    device : str, optional
+        ``"cpu"``, ``"cuda"`` or ``"mps"``; by itself the best that is there.
+    seed : int
+        Same seed, same pairs, same machine, CPU: same weights.
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each step. `StopTraining` raised from it ends the
+        training with the best weights so far; any other exception passes through, after the
+        checkpoint is written.
+
+    Returns
+    -------
+    Model
+        With the weights of the best validation; its card tells how it was made.
+
+    Raises
+    ------
+    ValueError
+        If there are too few pairs, or they hold species that are not among the classes.
+    """
+    classes = check_classes(classes)
+    where = pick_device(device)
+    torch.manual_seed(seed)
+    examples = Examples(iter(pairs), classes, options, seed)
+    run = _Run(Network(len(classes), **_architecture(options)), classes, options, where, examples)
+    if options.start is not None:
+        run.start_from(options.start)
+    if options.checkpoint is not None and Path(options.checkpoint).is_file():
+        run.resume(Path(options.checkpoint))
+    try:
+        while run.step < options.steps and run.fraction < 1:
+            run.advance()
+            if run.step % options.validate_every == 0 and run.validate() >= options.patience:
+                log.info("no better score for %d validations: training ends at step %d", options.patience, run.step)
+                break
+            if progress is not None:
+                progress(run.step, options.steps)
+    except StopTraining:
+        log.info("training stopped at step %d", run.step)
+    except BaseException:
+        run.write()
+        raise
+    if run.step % options.validate_every or run.best is None:
+        run.validate()
+    return run.model(seed)
+
+
+class _Run:
+    """State of one training."""
+
+    def __init__(
+        self, network: Network, classes: tuple[str, ...], options: Training, device: torch.device, examples: Examples
+    ) -> None:
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classes, self.options, self.device, self.examples = classes, options, device, examples
+        self.averaged = copy.deepcopy(self.network)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.class_weights = torch.from_numpy(examples.class_weights(options.balance)).to(device)
+        self.step, self.seconds, self.best_score, self.stale = 0, 0.0, -1.0, 0
+        self.best: dict[str, torch.Tensor] | None = None
+        self.history: list[dict[str, float]] = []
+        self.losses: list[float] = []
+        self.table: list[dict[str, Any]] = []
+        self.dtype = fast_dtype(device, training=True)
+
+    @property
+    def fraction(self) -> float:
+        """How much of the training is over, by steps or by the clock."""
+        limit = self.options.minutes
+        return max(self.step / self.options.steps, self.seconds / (60 * limit) if limit else 0.0)
+
+    def advance(self) -> None:
+        """One step of the optimizer."""
+        began = time.perf_counter()
+        rate = (
+            self.options.learning_rate * min(1.0, (self.step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * self.fraction))
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        images, targets = self.examples.batch(self.step)
+        x = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
+        y = torch.from_numpy(targets).to(self.device)
+        self.network.train()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.network(x)
+        loss = F.cross_entropy(logits.float(), y, self.class_weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        keep = min(self.options.average, self.step / (self.step + 10))
+        with torch.no_grad():
+            for mean, new in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+                mean.lerp_(new, 1 - keep) if mean.is_floating_point() else mean.copy_(new)
+        self.losses.append(float(loss.detach()))
+        self.seconds += time.perf_counter() - began
+
+    def corrected(self) -> Network:
+        """Return the averaged network, its bias corrected for the weights of the classes in the loss."""
+        network: Network = copy.deepcopy(self.averaged).eval()
+        with torch.no_grad():
+            assert network.head.bias is not None
+            network.head.bias -= self.class_weights.log()
+        return network
+
+    def validate(self) -> int:
+        """Score the averaged weights on the pairs held back; return for how long nothing got better."""
+        network = self.corrected()
+        table = verdicts(network, self.examples.held_back, self.classes, self.device)
+        value, rows = score(table, self.classes, self.options.crystal)
+        loss = float(np.mean(self.losses)) if self.losses else math.nan
+        self.history.append({"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "score": value})
+        self.losses = []
+        self.stale = 0 if value > self.best_score else self.stale + 1
+        if self.best is None or not self.stale:
+            self.best, self.best_score, self.table = network.weights(), value, rows
+        log.info("step %d: loss %.4f, score %.4f (%.0f s)", self.step, loss, value, self.seconds)
+        self.write()
+        return self.stale
+
+    def write(self) -> None:
+        """Write the checkpoint: whole or not at all."""
+        if self.options.checkpoint is None:
+            return
+        path = Path(self.options.checkpoint)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        names = ("step", "seconds", "best_score", "stale", "best", "history", "table", "class_weights")
+        state = {name: getattr(self, name) for name in names}
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "optimizer")}
+        torch.save({**state, **parts, "classes": list(self.classes)}, partial)
+        os.replace(partial, path)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint; ValueError when it is not one of this training."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            if tuple(state.pop("classes")) != self.classes:
+                raise ValueError("other classes")
+            for name in ("network", "averaged", "optimizer"):
+                getattr(self, name).load_state_dict(state.pop(name))
+            for name, value in state.items():
+                if name not in vars(self):
+                    raise ValueError(f"unknown entry {name!r}")
+                setattr(self, name, value)
+        except Exception as error:
+            raise ValueError(
+                f"`checkpoint` {str(path)!r} is not one of this training ({str(error).splitlines()[0][:80]}); "
+                "remove it, or give another name."
+            ) from None
+        log.info("resuming at step %d", self.step)
+
+    def start_from(self, path: str | Path) -> None:
+        """Take the weights of another model with the same classes and architecture."""
+        from .models import load_model
+
+        model = load_model(path)
+        if model.classes != self.classes or model.network.architecture != self.network.architecture:
+            raise ValueError(f"`start`: {str(path)!r} has other classes or another architecture than asked for.")
+        for network in (self.network, self.averaged):
+            network.load_state_dict(model.network.state_dict())
+            with torch.no_grad():
+                network.head.bias += self.class_weights.log()  # type: ignore[operator]
+
+    def model(self, seed: int) -> Model:
+        """Return the best weights as a model with its card."""
+        network = Network(len(self.classes), **self.network.architecture)
+        network.load_state_dict(self.best or {}, strict=False)
+        options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self.options).items()}
+        card = {
+            "training": {k: v for k, v in options.items() if k not in ("checkpoint", "start")},
+            "seed": seed,
+            "steps": self.step,
+            "minutes": round(self.seconds / 60, 1),
+            "score": self.best_score,
+            "history": self.history,
+            "validation": self.table,
+            "dose_e_per_A2": self.examples.dose_range,
+        }
+        return Model(network.eval(), self.classes, self.options.pixel_size_nm, self.options.crystal, card)
+
+
+def _architecture(options: Training) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("kind", "channels", "levels", "stem")}

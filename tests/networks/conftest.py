@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from napari_defects.networks import Model, Training, train
+
+from .toys import CLASSES, toys
+
+OPTIONS = Training(
+    steps=400,
+    batch=8,
+    crop_px=64,
+    channels=8,
+    levels=2,
+    held_back=8,
+    validate_every=100,
+    average=0.98,
+    images=40,
+    learning_rate=1e-2,
+)
+
+
+@pytest.fixture(scope="session")
+def toy_model() -> Model:
+    return train(toys(40), classes=CLASSES, options=OPTIONS, seed=1)
