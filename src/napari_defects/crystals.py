@@ -89,7 +89,7 @@ class Crystal:
         return float(distance[distance > 1e-6].min())
 
     def sublattice(self, name: str) -> Sublattice:
-        """The sublattice called `name`, or else the first whose host element is `name`."""
+        """Return the sublattice called `name`, or else the first whose host element is `name`."""
         for match in (s for key in ("name", "element") for s in self.sublattices if getattr(s, key) == name):
             return match
         names = ", ".join(s.name for s in self.sublattices)
