@@ -1,0 +1,74 @@
+"""Bond graphs as other programs read them: GraphML or JSON for graphs, XYZ or CIF for density-functional theory."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import ase
+import ase.io
+import networkx as nx
+import numpy as np
+
+from .chemistry import VACANCY
+from .io import writing
+
+_GRAPHS, _STRUCTURES = (".graphml", ".json"), (".xyz", ".cif")
+
+
+def to_ase(graph: nx.Graph, *, frame: int = 0, vacuum_nm: float = 1.0) -> ase.Atoms:
+    """Atoms of one frame as an ASE structure, flat at z = 0.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        From `bonds.bond_graph`.
+    frame : int
+    vacuum_nm : float
+        Around the atoms in every direction; the cell is not periodic, as the image is cut out of a sheet.
+
+    Returns
+    -------
+    ase.Atoms
+        In angstrom with y up (the image's y runs down), tags = node numbers.
+
+    Raises
+    ------
+    ValueError
+        If the frame has no atoms.
+    """
+    nodes = [n for n, d in graph.nodes(data=True) if d["frame"] == frame and d["element"] != VACANCY]
+    if not nodes:
+        raise ValueError(f"`frame` {frame} has no atoms in this graph.")
+    data = [graph.nodes[n] for n in nodes]
+    place = 10 * np.array([(d["x_nm"], -d["y_nm"], 0.0) for d in data])
+    atoms = ase.Atoms([d["element"] for d in data], positions=place, tags=nodes)
+    atoms.center(vacuum=10 * vacuum_nm)
+    return atoms
+
+
+def write_structure(graph: nx.Graph, path: str | os.PathLike[str], *, frame: int = 0) -> Path:
+    """Write a graph (.graphml, .json: every frame) or the atoms of one frame (.xyz, .cif); all of it or nothing.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another one, or the frame has no atoms.
+    OSError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in _GRAPHS + _STRUCTURES:
+        raise ValueError(
+            f"a graph must be a graphml or json file, a structure an xyz or cif file, got {target.name!r}."
+        )
+    with writing(target) as temporary:
+        if suffix == ".graphml":
+            nx.write_graphml(graph, temporary)
+        elif suffix == ".json":
+            temporary.write_text(json.dumps(nx.node_link_data(graph, edges="edges"), indent=1), encoding="utf-8")
+        else:
+            ase.io.write(temporary, to_ase(graph, frame=frame), format=suffix[1:] if suffix == ".cif" else "extxyz")
+    return target
