@@ -1,0 +1,20 @@
+"""Simulated micrographs with exact truth: specimen, probe, scan, detector, and streams of training pairs."""
+
+from .bench import simulate
+from .dataset import Conditions, training_pairs
+from .detector import Detector, Surface
+from .probe import Aberrations, Microscope
+from .scan import Scan
+from .specimen import Relaxation
+
+__all__ = [
+    "Aberrations",
+    "Conditions",
+    "Detector",
+    "Microscope",
+    "Relaxation",
+    "Scan",
+    "Surface",
+    "simulate",
+    "training_pairs",
+]

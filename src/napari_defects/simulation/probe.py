@@ -1,0 +1,168 @@
+"""The electron probe, and how strongly each column scatters it onto the detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+
+_UNITS_NM = {"nm": 1.0, "um": 1e3, "mm": 1e6}
+_BORDER_NM = 6.0  # the probe is computed on a patch of at most this side
+
+
+@dataclass(frozen=True)
+class Aberrations:
+    """Coherent aberrations in Krivanek's notation, to fifth order; defocus is ``-C10_nm``.
+
+    ``Cnm`` has order n and symmetry m; its angle ``phinm_deg`` is measured from +x towards +y
+    (down the image). The phase is ``(2 pi / lambda) sum Cnm alpha^(n+1) cos(m (phi - phinm)) / (n+1)``.
+    """
+
+    C10_nm: float = 0.0
+    C12_nm: float = 0.0
+    phi12_deg: float = 0.0
+    C21_nm: float = 0.0
+    phi21_deg: float = 0.0
+    C23_nm: float = 0.0
+    phi23_deg: float = 0.0
+    C30_um: float = 0.0
+    C32_um: float = 0.0
+    phi32_deg: float = 0.0
+    C34_um: float = 0.0
+    phi34_deg: float = 0.0
+    C41_um: float = 0.0
+    phi41_deg: float = 0.0
+    C43_um: float = 0.0
+    phi43_deg: float = 0.0
+    C45_um: float = 0.0
+    phi45_deg: float = 0.0
+    C50_mm: float = 0.0
+    C52_mm: float = 0.0
+    phi52_deg: float = 0.0
+    C54_mm: float = 0.0
+    phi54_deg: float = 0.0
+    C56_mm: float = 0.0
+    phi56_deg: float = 0.0
+
+    def phase(self, alpha: Any, phi: Any, wavelength_nm: float) -> Any:
+        """Phase chi in rad at polar angle `alpha` (rad) and azimuth `phi` (rad)."""
+        chi = np.zeros_like(alpha)
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value and item.name.startswith("C"):
+                n, m, unit = int(item.name[1]), int(item.name[2]), item.name[4:]
+                angle = np.deg2rad(getattr(self, f"phi{n}{m}_deg")) if m else 0.0
+                chi += value * _UNITS_NM[unit] * alpha ** (n + 1) * np.cos(m * (phi - angle)) / (n + 1)
+        return 2 * np.pi / wavelength_nm * chi
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """An aberration-corrected STEM with an annular dark-field detector.
+
+    Parameters
+    ----------
+    energy_keV, convergence_mrad : float
+        Beam energy and convergence semi-angle.
+    detector_inner_mrad, detector_outer_mrad : float
+        Collection angles of the annular detector.
+    source_fwhm_nm : float
+        Full width at half maximum of the (Gaussian) effective source.
+    focal_spread_nm : float
+        Standard deviation of defocus from the chromatic aberration, ``Cc dE / E``.
+    aberrations : Aberrations
+    """
+
+    energy_keV: float = 80.0
+    convergence_mrad: float = 30.0
+    detector_inner_mrad: float = 60.0
+    detector_outer_mrad: float = 200.0
+    source_fwhm_nm: float = 0.08
+    focal_spread_nm: float = 0.0
+    aberrations: Aberrations = field(default_factory=Aberrations)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("energy_keV", 10.0, 1000.0),
+            ("convergence_mrad", 1.0, 100.0),
+            ("detector_inner_mrad", 1.0, 500.0),
+            ("source_fwhm_nm", 0.0, 1.0),
+            ("focal_spread_nm", 0.0, 100.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"`{name}` must be {low:g} to {high:g}, got {getattr(self, name)}.")
+        if self.detector_outer_mrad <= self.detector_inner_mrad:
+            raise ValueError(
+                f"`detector_outer_mrad` must be larger than the inner angle {self.detector_inner_mrad}, "
+                f"got {self.detector_outer_mrad}."
+            )
+
+    @property
+    def wavelength_nm(self) -> float:
+        """Relativistic de Broglie wavelength."""
+        return wavelength_nm(self.energy_keV)
+
+    @property
+    def cutoff_per_nm(self) -> float:
+        """Spatial frequency beyond which the probe transfers nothing."""
+        return 2e-3 * self.convergence_mrad / self.wavelength_nm
+
+
+def wavelength_nm(energy_keV: float) -> float:
+    """Electron wavelength: 4.866 pm at 60 keV, 4.176 pm at 80 keV."""
+    return 1.226426 / np.sqrt(energy_keV * 1e3 * (1 + 0.978476e-3 * energy_keV))  # type: ignore[no-any-return]
+
+
+def probe_intensity(
+    microscope: Microscope, shape: tuple[int, int], pixel_nm: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """|psi|^2 of the aberrated probe, centred on pixel (0, 0) and periodic, with sum 1; without the source."""
+    ky, kx = (fft.fftfreq(n, d).astype(np.float32) for n, d in zip(shape, pixel_nm, strict=True))
+    k = np.hypot(ky[:, None], kx)
+    alpha = k * np.float32(microscope.wavelength_nm)
+    phi = np.arctan2(ky[:, None], kx)
+    edge = 0.7 * microscope.wavelength_nm * max(ky[1] - ky[0], kx[1] - kx[0])
+    aperture = np.clip((1e-3 * microscope.convergence_mrad - alpha) / edge + 0.5, 0, 1)
+    chi = microscope.aberrations.phase(alpha, phi, microscope.wavelength_nm)
+    nodes, weights = (0.0,), (1.0,)
+    if microscope.focal_spread_nm:
+        points, shares = np.polynomial.hermite_e.hermegauss(5)
+        nodes, weights = tuple(points * microscope.focal_spread_nm), tuple(shares / shares.sum())
+    intensity = np.zeros(shape, np.float32)
+    for node, weight in zip(nodes, weights, strict=True):
+        defocused = chi + np.float32(np.pi / microscope.wavelength_nm * node) * alpha**2
+        psi = fft.ifft2(aperture * np.exp(-1j * defocused))
+        intensity += np.float32(weight) * (psi.real**2 + psi.imag**2)
+    return np.asarray(intensity / intensity.sum())
+
+
+def transfer(
+    microscope: Microscope, shape: tuple[int, int], pixel_nm: tuple[float, float]
+) -> npt.NDArray[np.complex64]:
+    """Transfer function of the scanned image on the half plane of ``rfft2``; 1 at zero frequency.
+
+    The scanned image is the correlation of |psi|^2 with the object, hence the conjugate.
+    """
+    rows, columns = (min(n, fft.next_fast_len(int(_BORDER_NM / d))) for n, d in zip(shape, pixel_nm, strict=True))
+    small = (rows, columns)
+    patch = probe_intensity(microscope, small, pixel_nm)
+    if small != shape:
+        full = np.zeros(shape, np.float32)
+        full[np.ix_(*(fft.fftfreq(n, 1 / n).astype(int) for n in small))] = patch
+        patch = full
+    qy, qx = fft.fftfreq(shape[0], pixel_nm[0])[:, None], fft.rfftfreq(shape[1], pixel_nm[1])
+    sigma = microscope.source_fwhm_nm / 2.3548
+    blur = np.exp(-2 * (np.pi * sigma) ** 2 * (qy**2 + qx**2))
+    return (np.conj(fft.rfft2(patch)) * blur).astype(np.complex64)
+
+
+@lru_cache(maxsize=16)
+def cached_transfer(
+    microscope: Microscope, shape: tuple[int, int], pixel_nm: tuple[float, float]
+) -> npt.NDArray[np.complex64]:
+    """`transfer`, remembered for the last few calls."""
+    return transfer(microscope, shape, pixel_nm)
