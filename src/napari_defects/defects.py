@@ -1,0 +1,187 @@
+"""Defects: what is wrong with which site, by class maps, by intensity, or by bonds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import ndimage
+
+from . import verdicts
+from .bonds import classify_bonds
+from .chemistry import sample_maps
+from .crystals import CRYSTALS, Crystal, get_crystal, site_of
+from .micrograph import Maps, Micrograph, Progress
+from .photometry import measuring_points, relative_heights
+from .tables import DEFECTS, Defects, Sites, check, empty
+
+METHODS = ("maps", "intensities", "bonds")
+
+VERDICT_RADIUS_NM = 0.05
+"""Maps are averaged over this radius around a site."""
+
+_BLOBS = ("V1", "V2", "SW")
+_BLOB_NM = 0.06
+_SEPARATION_NM = 0.35
+
+
+def classify(
+    micrograph: Micrograph,
+    sites: Sites,
+    *,
+    method: str = "maps",
+    maps: Maps | None = None,
+    model: Any = None,
+    min_probability: float = 0.5,
+    progress: Progress | None = None,
+) -> Defects:
+    """Find and name the defects among the sites of a crystal.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image the sites were found in.
+    sites : Sites
+        From `assign_sites`.
+    method : {"maps", "intensities", "bonds"}
+        - ``maps``: class maps of a network and the intensity of the column together. A column whose intensity is
+          wrong for its site and for every class of the model becomes ``darker_W``, ``brighter_Se``, ....
+        - ``intensities``: without a network; vacancies by their expected intensity, all else darker or brighter.
+        - ``bonds``: by the bonding graph; for columns of single atoms such as graphene's.
+    maps : Maps, optional
+        From `predict`; otherwise `model` is run.
+    model : Model or str, optional
+        By default the shipped model of the crystal.
+    min_probability : float
+        Leave out what is less certain.
+    progress : callable, optional
+        ``progress(done, total)``, passed on to `predict`.
+
+    Returns
+    -------
+    Defects
+        At most one row per site. Columns added: `relative_height` (1 for the host around it).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or if there is no model for the crystal.
+    """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}.")
+    if not 0 <= min_probability <= 1:
+        raise ValueError(f"`min_probability` must be within 0 to 1, got {min_probability}.")
+    crystal = _crystal_of(sites)
+    attrs = dict(sites.attrs)
+    sites = Sites(check(sites, "sites"))
+    sites.attrs.update(attrs)
+    if method == "bonds":
+        return classify_bonds(sites, crystal=crystal, maps=maps, min_probability=min_probability)
+    if method == "maps" and maps is None:
+        maps = _predict(micrograph, crystal, model, progress)
+    measured = relative_heights(micrograph, sites)
+    if method == "maps" and maps is not None and set(_BLOBS) & set(maps.classes):
+        return _by_blobs(measured, crystal, maps, min_probability)
+    return _by_sites(measured, crystal, maps if method == "maps" else None, method, min_probability)
+
+
+def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: str, least: float) -> Defects:
+    """One verdict per site, sublattice by sublattice."""
+    parts = []
+    for sublattice in crystal.sublattices:
+        own = sites[(sites["sublattice"] == sublattice.name) & sites["relative_height"].notna()]
+        if own.empty:
+            continue
+        if maps is None:
+            known = verdicts.choices(sublattice, _vacancies(sublattice.element, len(sublattice.column)), crystal)
+            evidence = None
+        else:
+            known = verdicts.choices(sublattice, [c for c in maps.classes if site_of(c) == sublattice.element], crystal)
+            evidence = _evidence(own, maps, [c.name for c in known])
+        probability, names = verdicts.posterior(own["relative_height"].to_numpy(float), known, evidence)
+        best = 1 + probability[:, 1:].argmax(1)
+        certainty = probability[np.arange(len(own)), best]
+        species = np.array([f"{n}_{sublattice.element}" if n in verdicts.OUTLIERS else n for n in names], object)[best]
+        parts.append(own.assign(species=species, probability=certainty)[certainty >= max(least, 1e-9)])
+    if not parts:
+        return Defects(empty("defects"))
+    found = pd.concat(parts)
+    place = measuring_points(found)
+    return _table(found.assign(y_nm=place[:, 0], x_nm=place[:, 1], method=method))
+
+
+def _evidence(sites: pd.DataFrame, maps: Maps, names: list[str]) -> npt.NDArray[np.float64]:
+    """Probabilities of the classes possible at these sites, from the maps around them."""
+    place = measuring_points(sites)
+    at = pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": place[:, 0], "x_nm": place[:, 1]})
+    seen = np.column_stack([sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) for name in names]) + 1e-3
+    return np.asarray(seen / seen.sum(1, keepdims=True))
+
+
+def _vacancies(element: str, n: int) -> list[str]:
+    return [f"V{k if k > 1 else ''}_{element}" for k in range(1, n + 1)]
+
+
+def _by_blobs(sites: pd.DataFrame, crystal: Crystal, maps: Maps, least: float) -> Defects:
+    """Foreign atoms by their bonds; vacancies and rotated bonds, which have no site, straight from the maps."""
+    foreign = classify_bonds(sites, crystal=crystal, maps=maps, min_probability=least)
+    foreign = foreign[~foreign["species"].isin(_BLOBS)]
+    rows = []
+    for frame in np.unique(sites["frame"].to_numpy(np.int64)).tolist():
+        rows += [{"frame": frame, **blob} for blob in _blobs(maps, frame) if blob["probability"] >= least]
+    blobs = pd.DataFrame(rows, columns=["frame", "y_nm", "x_nm", "species", "probability"])
+    parts = [part for part in (foreign, blobs) if len(part)]
+    return _table(pd.concat(parts).assign(method="maps")) if parts else Defects(empty("defects"))
+
+
+def _blobs(maps: Maps, frame: int) -> list[dict[str, Any]]:
+    """Maxima of the smoothed maps of each class, the strongest within reach of each other."""
+    step = np.broadcast_to(np.asarray(maps.pixel_size_nm, float), (2,))
+    found = []
+    for name in (c for c in _BLOBS if c in maps.classes):
+        plane = np.asarray(maps.frame(frame)[maps.classes.index(name)], np.float32)
+        smooth = ndimage.gaussian_filter(plane, _BLOB_NM / step)
+        size = np.maximum(3, 2 * np.rint(0.5 * _SEPARATION_NM / step).astype(int) + 1)
+        top = (ndimage.maximum_filter(smooth, size=tuple(size)) == smooth) & (smooth > 0.1)
+        for y, x in np.argwhere(top):
+            found.append(
+                {"y_nm": y * step[0], "x_nm": x * step[1], "species": name, "probability": float(smooth[y, x])}
+            )
+    found.sort(key=lambda blob: -float(blob["probability"]))
+    kept: list[dict[str, Any]] = []
+    for blob in found:
+        if all(np.hypot(blob["y_nm"] - k["y_nm"], blob["x_nm"] - k["x_nm"]) > _SEPARATION_NM for k in kept):
+            kept.append(blob)
+    return kept
+
+
+def _table(found: pd.DataFrame) -> Defects:
+    """Keep the columns of a table of defects and `relative_height`, sorted down the image."""
+    found = found.reindex(columns=[c.name for c in DEFECTS] + ["relative_height"])
+    found = found.sort_values(["frame", "y_nm", "x_nm"], kind="stable")
+    return Defects(check(found.assign(defect=np.arange(len(found))), "defects"))
+
+
+def _predict(micrograph: Micrograph, crystal: Crystal, model: Any, progress: Progress | None) -> Maps:
+    from .networks import model_for, predict
+
+    model = model or model_for(crystal)
+    if model is None:
+        raise ValueError(
+            f"`model` must be given: none is shipped for {crystal.name}; use method='intensities', or train() one."
+        )
+    return predict(micrograph, model, progress=progress)
+
+
+def _crystal_of(sites: pd.DataFrame) -> Crystal:
+    """Crystal of a table of sites: as it says, or the one whose sublattices have these names."""
+    if "crystal" in sites.attrs:
+        return get_crystal(sites.attrs["crystal"])
+    check(sites, "sites")
+    names = set(sites["sublattice"].dropna().astype(str)) - {""}
+    for crystal in CRYSTALS.values():
+        if names and names <= {s.name for s in crystal.sublattices}:
+            return crystal
+    raise ValueError("`sites` do not say which crystal they are of; set sites.attrs['crystal'], e.g. to 'WSe2'.")
