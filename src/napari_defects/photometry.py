@@ -145,7 +145,7 @@ def _relative(height: Array, points: Array, sublattice: npt.NDArray[np.str_]) ->
 
 
 def _crosstalk(relative: Array, reference: Array, points: Array, sublattice: npt.NDArray[np.str_]) -> Array:
-    """What unusual neighbours add to a column through the tails of the probe, learned from the host columns."""
+    """Light from unusual neighbours, by the tails of the probe; learned from the host columns."""
     tree = cKDTree(points)
     bond = float(np.median(np.asarray(tree.query(points, k=2)[0])[:, 1]))
     pairs = tree.query_pairs(2.05 * bond, output_type="ndarray")
