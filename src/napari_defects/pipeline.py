@@ -1,0 +1,268 @@
+"""All steps in a row: an image and a recipe in, every table, average and figure out."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import tables
+from .averages import ClassAverage
+from .io import read_micrograph, write_micrograph, write_table, writing_folder
+from .lattice import Lattice
+from .micrograph import Maps, Micrograph, Progress
+from .networks import load_model, model_for
+from .recipes import STEPS as STEPS
+from .recipes import Recipe as Recipe
+from .tables import Atoms, Counts, Defects, Sites, Strain
+
+logger = logging.getLogger(__name__)
+
+SCALE_TOLERANCE = 0.015
+"""A pixel size that differs by more from what the lattice says is worth a warning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What `analyze` found; None where a step did not run."""
+
+    micrograph: Micrograph
+    recipe: Recipe
+    maps: Maps | None
+    atoms: Atoms
+    lattice: Lattice | None
+    sites: Sites | None
+    defects: Defects | None
+    averages: Mapping[str, ClassAverage]
+    strain: Strain | None
+    counts: Counts | None
+    log: tuple[str, ...]
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``FOLDER/{atoms,sites,defects,counts,strain}.csv``, averages, figures, log and recipe.
+
+        All is written inside the folder under another name first and then moved into place, so that a
+        failure leaves what was there. Averages and figures of an earlier run are replaced; other files stay.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written to or the disk is full.
+        """
+        folder = Path(folder)
+        with writing_folder(folder) as new:
+            for name in ("atoms", "sites", "defects", "counts", "strain"):
+                if (table := getattr(self, name)) is not None:
+                    write_table(table, new / f"{name}.csv")
+            (new / "averages").mkdir()
+            for species, one in self.averages.items():
+                write_micrograph(Micrograph(one.image, one.pixel_size_nm), new / "averages" / f"{species}.tif")
+                write_table(_strain_of(one), new / "averages" / f"{species}_sites.csv")
+                write_table(one.members, new / "averages" / f"{species}_members.csv")
+            (new / "figures").mkdir()
+            self._draw(new / "figures")
+            (new / "recipe.toml").write_text(self.recipe.complete().to_toml(), "utf-8")
+            (new / "log.txt").write_text("".join(f"{line}\n" for line in self.log), "utf-8")
+        return folder
+
+    def _draw(self, folder: Path) -> None:
+        from . import figures
+
+        def draw(name: str, function: Callable[..., Any], *args: Any, size: tuple[float, float] = (120, 100)) -> None:
+            figure, ax = figures.new(*size)
+            function(ax, *args)
+            figures.save(figure, folder / f"{name}.png")
+
+        draw("overview", figures.overview, self.micrograph, self.defects)
+        if self.strain is not None:
+            draw("strain", figures.strain_map, self.strain)
+        if self.counts is not None:
+            draw("counts", figures.counts, self.counts, size=(120, 25 + 8 * len(self.counts)))
+        for species, one in self.averages.items():
+            figure, ax = figures.new(80, 85)
+            figures.displacements(figures.class_average(ax, one), _strain_of(one))
+            figures.save(figure, folder / f"average_{species}.png")
+            if len(one.precision):
+                draw(f"precision_{species}", figures.precision, one, size=(85, 65))
+
+
+def _strain_of(average: ClassAverage) -> pd.DataFrame:
+    """STRAIN of a class average; without strains where it has too few columns for a lattice."""
+    try:
+        return average.strain()
+    except ValueError as error:
+        logger.info("no strain in the average of %s: %s", average.species, error)
+        return average.sites.reindex(columns=tables.empty("strain").columns)
+
+
+def analyze(
+    micrograph: Micrograph,
+    recipe: Recipe | Mapping[str, Mapping[str, Any]] | str | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Results:
+    """Run all steps on an image.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    recipe : Recipe, mapping or str, optional
+        A recipe, its tables, or just the name of a crystal. Without a crystal only atoms are located.
+    progress : callable, optional
+        ``progress(done, total)``; to cancel, raise from it.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    ValueError
+        If the pixel size is not known, the image cannot be analysed, or has no lattice of the crystal.
+    """
+    if not isinstance(micrograph, Micrograph):
+        raise TypeError(f"`micrograph` must be a Micrograph, got {type(micrograph).__name__}; use read_micrograph().")
+    run = Run(Recipe.make(recipe), progress)
+    micrograph = run.prepared(micrograph)
+    maps = run.predicted(micrograph)
+    atoms = run("locate", micrograph, maps=maps)
+    run.note(f"{len(atoms)} columns located")
+    if run.recipe.crystal is None:
+        run.note("no crystal is given: no lattice, no defects")
+        return Results(micrograph, run.provenance(micrograph), maps, atoms, None, None, None, {}, None, None, run.lines)
+    lattice = run("fit_lattice", atoms, run.recipe.crystal)
+    run.check_scale(micrograph, lattice)
+    sites = run("assign_sites", atoms, lattice)
+    defects = run.classified(micrograph, sites, maps)
+    averages = run("average", micrograph, defects, sites=sites, lattice=lattice) if len(defects) else {}
+    deformation = run("strain", sites, lattice)
+    counts = run("count", defects, sites)
+    recipe = run.provenance(micrograph)
+    return Results(micrograph, recipe, maps, atoms, lattice, sites, defects, averages, deformation, counts, run.lines)
+
+
+class Run:
+    """Steps of one analysis: each with its keywords, its share of the progress and a line in the log.
+
+    Calling it runs a step: ``run("locate", micrograph, maps=maps)``.
+    """
+
+    def __init__(self, recipe: Recipe, progress: Progress | None = None) -> None:
+        self.recipe, self.progress = recipe, progress
+        self.log: list[str] = []
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The log so far."""
+        return tuple(self.log)
+
+    def __call__(self, step: str, *args: Any, **flow: Any) -> Any:
+        keywords = {k: v for k, v in self.recipe.keywords(step).items() if k not in ("crystal", "model")} | flow
+        number, total = list(STEPS).index(step), len(STEPS)
+
+        def share(done: int, of: int) -> None:
+            if self.progress is not None:
+                self.progress(100 * number + 100 * done // max(of, 1), 100 * total)
+
+        if "progress" in inspect.signature(STEPS[step]).parameters:
+            keywords["progress"] = share
+        share(0, 1)
+        start = time.perf_counter()
+        result = STEPS[step](*args, **keywords)
+        self.note(f"{step}: {time.perf_counter() - start:.1f} s")
+        share(1, 1)
+        return result
+
+    def note(self, line: str, level: int = logging.INFO) -> None:
+        """Add a line to the log."""
+        self.log.append(line)
+        logger.log(level, line)
+
+    def prepared(self, micrograph: Micrograph) -> Micrograph:
+        """Calibrate where the recipe says so; raise ValueError for what cannot be analysed."""
+        if "calibrate" in self.recipe.steps:
+            crystal = self.recipe.keywords("calibrate").get("crystal") or self.recipe.crystal
+            micrograph = self("calibrate", micrograph, crystal)
+        size = ", ".join(f"{side:.5g}" for side in micrograph.pixel_size_yx_nm)
+        for _ in micrograph.frames():
+            pass
+        self.note(f"{' x '.join(map(str, micrograph.data.shape))} px of {size} nm (y, x)")
+        return micrograph
+
+    def predicted(self, micrograph: Micrograph) -> Maps | None:
+        """Maps by the network named, else by that for the crystal, else None."""
+        crystal, given = self.recipe.crystal, self.recipe.keywords("predict").get("model")
+        name = given or (model_for(crystal) if crystal else None) or "none"
+        changes: dict[str, dict[str, Any]] = {"predict": {"model": name}}
+        model = None if name == "none" else load_model(name)
+        if model is not None:
+            recorded = self.recipe.keywords("network").get("sha256", model.sha256)
+            if recorded != model.sha256:
+                self.note(f"the network {name} is not the one this recipe was made with.", logging.WARNING)
+            changes["network"] = {"sha256": model.sha256}
+        self.recipe = self.recipe.updated(changes)
+        return None if model is None else self("predict", micrograph, model)
+
+    def classified(self, micrograph: Micrograph, sites: Sites, maps: Maps | None) -> Defects:
+        """Defects by the method named, else by maps where there are any, else by intensities."""
+        method = self.recipe.keywords("classify").get("method") or ("maps" if maps else "intensities")
+        self.recipe = self.recipe.updated({"classify": {"method": method}})
+        defects: Defects = self("classify", micrograph, sites, maps=maps)
+        self.note(", ".join(f"{n} {s}" for s, n in defects["species"].value_counts().items()) or "no defects found")
+        return defects
+
+    def check_scale(self, micrograph: Micrograph, lattice: Lattice) -> None:
+        """Warn where the pixel size and the lattice disagree."""
+        off = lattice.scale - 1
+        if abs(off) > SCALE_TOLERANCE:
+            size, wrong = float(np.sqrt(np.prod(micrograph.pixel_size_yx_nm))), "large" if off > 0 else "small"
+            self.note(
+                f"the pixel size of {size:.5g} nm is {abs(off):.1%} too {wrong} for {lattice.crystal.name}, whose"
+                f" lattice says {size / lattice.scale:.5g} nm; pass that, or let the lattice calibrate the image.",
+                logging.WARNING,
+            )
+
+    def provenance(self, micrograph: Micrograph) -> Recipe:
+        """Return the recipe as it was run, with the input and the versions."""
+        about = {key: micrograph.metadata.get(key) for key in ("file", "channel", "sha256")}
+        about |= {"shape": list(micrograph.data.shape), "pixel_size_nm": micrograph.pixel_size_nm}
+        return Recipe({**self.recipe.steps, "input": about, "versions": versions()})
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what decides its numbers."""
+    names = ("napari-defects", "numpy", "scipy", "pandas", "torch", "numba")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def analyze_file(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    recipe: Recipe | Mapping[str, Mapping[str, Any]] | str | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Results:
+    """Read an image with the recipe's ``read_micrograph`` keywords, analyse it and write the results."""
+    recipe = Recipe.make(recipe)
+    micrograph = read_micrograph(path, **recipe.keywords("read_micrograph"))
+    micrograph = replace(micrograph, metadata={**micrograph.metadata, "sha256": sha256(path)})
+    results = analyze(micrograph, recipe, progress=progress)
+    results.write(folder)
+    return results
