@@ -160,8 +160,8 @@ def simulate(
     crystal = get_crystal(crystal)
     pixel = np.broadcast_to(np.asarray(check_pixel_size(pixel_size_nm), float), (2,))
     field = np.broadcast_to(np.asarray(field_of_view_nm, float), (2,))
-    shape = tuple(int(n) for n in np.rint(field / pixel))
-    if not np.all(np.isfinite(field)) or min(shape) < 32 or max(shape) > 16384:
+    shape = np.nan_to_num(np.rint(field / pixel), nan=0.0, posinf=1e9).astype(int).tolist()
+    if min(shape) < 32 or max(shape) > 16384:
         raise ValueError(
             f"`field_of_view_nm` must make an image of 32 to 16384 pixels a side, got {field_of_view_nm} "
             f"with pixels of {pixel_size_nm} nm."

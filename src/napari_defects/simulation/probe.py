@@ -122,20 +122,20 @@ def probe_intensity(
 ) -> npt.NDArray[np.float32]:
     """|psi|^2 of the aberrated probe, centred on pixel (0, 0) and periodic, with sum 1; without the source."""
     ky, kx = (fft.fftfreq(n, d).astype(np.float32) for n, d in zip(shape, pixel_nm, strict=True))
-    k = np.hypot(ky[:, None], kx)
-    alpha = k * np.float32(microscope.wavelength_nm)
-    phi = np.arctan2(ky[:, None], kx)
+    alpha = np.hypot(ky[:, None], kx) * np.float32(microscope.wavelength_nm)
     edge = 0.7 * microscope.wavelength_nm * max(ky[1] - ky[0], kx[1] - kx[0])
     aperture = np.clip((1e-3 * microscope.convergence_mrad - alpha) / edge + 0.5, 0, 1)
+    lit = np.nonzero(aperture)
+    aperture, alpha, phi = aperture[lit], alpha[lit], np.arctan2(ky[lit[0]], kx[lit[1]])
     chi = microscope.aberrations.phase(alpha, phi, microscope.wavelength_nm)
     nodes, weights = (0.0,), (1.0,)
     if microscope.focal_spread_nm:
         points, shares = np.polynomial.hermite_e.hermegauss(5)
         nodes, weights = tuple(points * microscope.focal_spread_nm), tuple(shares / shares.sum())
-    intensity = np.zeros(shape, np.float32)
+    pupil, intensity = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
     for node, weight in zip(nodes, weights, strict=True):
-        defocused = chi + np.float32(np.pi / microscope.wavelength_nm * node) * alpha**2
-        psi = fft.ifft2(aperture * np.exp(-1j * defocused))
+        pupil[lit] = aperture * np.exp(-1j * (chi + np.pi / microscope.wavelength_nm * node * alpha**2))
+        psi = fft.ifft2(pupil)
         intensity += np.float32(weight) * (psi.real**2 + psi.imag**2)
     return np.asarray(intensity / intensity.sum())
 

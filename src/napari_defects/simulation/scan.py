@@ -124,7 +124,7 @@ def seen_at_px(
     """
     pixel = np.asarray(pixel_nm)
     start = center_px + specimen_nm / pixel
-    position = start
+    position: Array = start
     for _ in range(_FIXED_POINT_STEPS):
         moved = start - distortion(position) / pixel
         change = float(np.abs(moved - position).max(initial=0.0))

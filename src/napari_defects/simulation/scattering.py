@@ -37,7 +37,7 @@ _MEASURED = {
 # Si/C at 60 kV and 86-200 mrad and from the peak of C there; screening after Thomas and Fermi.
 _LIGHT = {"C": (3.07, 21.6), "Si": (16.35, 28.7)}
 # Element -> share of its cross-section in the wide profile.
-_WIDE = {"C": 0.0, "Si": 0.0, "Se": 0.27, "Mo": 0.28, "Te": 0.22, "W": 0.0}
+_WIDE = {"C": 0.0, "Si": 0.0, "Se": 0.29, "Mo": 0.29, "Te": 0.23, "W": 0.0}
 THERMAL_NM = 0.006
 """Thermal displacement of a column, rms along one axis."""
 WIDE_NM = 0.04

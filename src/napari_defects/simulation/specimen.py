@@ -239,13 +239,16 @@ def _turned(angle: float) -> Array:
 
 def relax(specimen: Specimen, relaxation: Mapping[str, Relaxation], reach_nm: float = 1.2) -> None:
     """Displace the columns around each defect whose species has a `Relaxation`."""
-    tree = cKDTree(specimen.ideal_nm) if len(specimen.column) else None
+    if not len(specimen.column):
+        return
+    tree, nearest = cKDTree(specimen.ideal_nm), specimen.crystal.nearest_neighbor_nm
     for species, field_of in relaxation.items():
         centers = np.array([center for name, center, _ in specimen.defects if name == species])
-        if tree is None or not len(centers):
+        if not len(centers):
             continue
-        for center, around in zip(centers, tree.query_ball_point(centers, reach_nm), strict=True):
-            offset = specimen.ideal_nm[around] - center
-            distance = np.linalg.norm(offset, axis=1)
-            size = field_of(distance, specimen.crystal.nearest_neighbor_nm) / np.maximum(distance, 1e-6)
-            specimen.position_nm[around] += np.where(distance > 1e-3, size, 0.0)[:, None] * offset
+        pairs = cKDTree(centers).sparse_distance_matrix(tree, reach_nm, output_type="ndarray")
+        pairs = pairs[pairs["v"] > 1e-3]
+        size = field_of(pairs["v"], nearest) / pairs["v"]
+        np.add.at(
+            specimen.position_nm, pairs["j"], size[:, None] * (specimen.ideal_nm[pairs["j"]] - centers[pairs["i"]])
+        )

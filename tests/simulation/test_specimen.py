@@ -1,0 +1,135 @@
+"""Flakes, defects and the relaxed structures of graphene."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from napari_defects import get_crystal
+from napari_defects.simulation.graphene import KINDS, template
+from napari_defects.simulation.scan import Scan
+from napari_defects.simulation.specimen import Relaxation, Specimen, add_defects, check_defects, pristine, relax
+
+
+def flake(crystal: str, side_nm: float = 12.0, rotation_deg: float = 10.0) -> Specimen:
+    rotation = Scan(rotation_deg=rotation_deg).rotation()
+    return pristine(get_crystal(crystal), np.full(2, side_nm), rotation=rotation, shift_nm=np.array([0.1, -0.05]))
+
+
+@pytest.mark.parametrize("crystal", ["WSe2", "graphene", "MoTe2"])
+def test_perfect_crystal_has_its_density_and_neighbors(crystal: str) -> None:
+    host, specimen = get_crystal(crystal), flake(crystal)
+    assert len(specimen.column) * host.cell_area_nm2 / len(host.sublattices) == pytest.approx(144, rel=0.02)
+    distance, other = cKDTree(specimen.ideal_nm).query(specimen.ideal_nm, 2)
+    inner = np.abs(specimen.ideal_nm).max(1) < 5
+    np.testing.assert_allclose(distance[inner, 1], host.nearest_neighbor_nm, rtol=1e-9)
+    assert (specimen.sublattice[other[inner, 1]] != specimen.sublattice[inner]).all()
+    back = (specimen.cell + host.fractions[specimen.sublattice]) @ host.vectors_nm @ specimen.rotation + (0.1, -0.05)
+    np.testing.assert_allclose(back, specimen.ideal_nm, atol=1e-9)
+
+
+def test_fractions_and_counts() -> None:
+    specimen = flake("WSe2", 30)
+    add_defects(specimen, {"V_Se": 0.05, "Te2_W": 0.1, "Se_W": 7}, np.full(2, 4.0), np.random.default_rng(0))
+    assert (specimen.species == "V_Se").sum() / (specimen.sublattice == 1).sum() == pytest.approx(0.05, rel=0.1)
+    assert (specimen.species == "Te2_W").sum() / (specimen.sublattice == 0).sum() == pytest.approx(0.1, rel=0.1)
+    chosen = specimen.species == "Se_W"
+    assert chosen.sum() == 7
+    assert np.abs(specimen.ideal_nm[chosen]).max() < 4
+    assert {specimen.columns[k] for k in specimen.column[chosen]} == {("Se",)}
+
+
+def test_complexes_are_neighbors() -> None:
+    specimen = flake("MoTe2")
+    add_defects(specimen, {"V_Te+V_Mo": 5}, np.full(2, 5.0), np.random.default_rng(0))
+    changed = specimen.species == "V_Te+V_Mo"
+    assert changed.sum() == 10
+    assert sorted(specimen.columns[k] for k in specimen.column[changed]) == [()] * 5 + [("Te",)] * 5
+
+
+@pytest.mark.parametrize(
+    ("crystal", "defects"),
+    [("WSe2", {"V_Mo": 0.1}), ("WSe2", {"SW": 0.1}), ("WSe2", {"V_Se": -0.1}), ("WSe2", {"V_Se": 2.5}),
+     ("WSe2", {"V_Se": float("nan")}), ("graphene", {"nonsense": 0.1}), ("WSe2", {"V_Se": True}),
+     ("WSe2", {"darker_W": 0.1})],
+)  # fmt: skip
+def test_impossible_defects_are_refused(crystal: str, defects: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must be|belongs|has no site"):
+        check_defects(get_crystal(crystal), defects)
+
+
+def relaxed_atoms(kind: str, variant: int) -> np.ndarray:
+    patch = template(kind, variant)
+    removed = [atom for atom, element in patch.changes if not element]
+    atoms = patch.pristine_nm + patch.displacement_nm
+    return np.delete(atoms, removed, axis=0) - patch.center_nm
+
+
+@pytest.mark.parametrize(
+    ("kind", "rings"), [("V2", {5: 2, 8: 1}), ("SW", {5: 2, 7: 2}), ("Si1C4", {5: 2, 6: 4})], ids=str
+)
+def test_rings_around_a_relaxed_defect(kind: str, rings: dict[int, int]) -> None:
+    """5-8-5 of the double vacancy, 55-77 of Stone and Wales."""
+    import networkx as nx
+
+    atoms = relaxed_atoms(kind, 0)
+    atoms = atoms[np.linalg.norm(atoms, axis=1) < 0.75]
+    graph = nx.Graph(list(cKDTree(atoms).query_pairs(0.20)))
+    found = [len(cycle) for cycle in nx.minimum_cycle_basis(graph)]
+    for size, number in rings.items():
+        if size != 6:
+            assert found.count(size) == number, found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bonds_stay_bonds(kind: str) -> None:
+    for variant in range(4):
+        atoms = relaxed_atoms(kind, variant)
+        inner = np.linalg.norm(atoms, axis=1) < 1.2
+        distance = cKDTree(atoms).query(atoms[inner], 4)[0]
+        assert distance[:, 1].min() > 0.125
+        assert np.median(distance[:, 1:]) == pytest.approx(0.142, abs=0.001)
+
+
+def test_silicon_bonds() -> None:
+    for kind, number, low, high in (("Si1C3", 3, 0.145, 0.165), ("Si1C4", 4, 0.170, 0.192)):
+        for variant in range(4):
+            patch = template(kind, variant)
+            silicon = next(atom for atom, element in patch.changes if element == "Si")
+            atoms = relaxed_atoms(kind, variant)
+            place = patch.pristine_nm[silicon] + patch.displacement_nm[silicon] - patch.center_nm
+            nearest = np.sort(np.linalg.norm(atoms - place, axis=1))[1 : number + 2]
+            assert low < nearest[0] < high
+            assert nearest[number - 1] < high
+            assert nearest[number] > 0.22
+
+
+def test_graphene_defects_fit_both_sublattices_and_any_rotation() -> None:
+    specimen = flake("graphene", 16, rotation_deg=77)
+    add_defects(
+        specimen, {"V2": 4, "SW": 4, "Si1C4": 4, "V1": 4, "Si1C3": 4}, np.full(2, 6.5), np.random.default_rng(1)
+    )
+    assert len(specimen.defects) == 20
+    filled = specimen.column > 0
+    assert (~filled).sum() == 4 * 2 + 4 + 4
+    atoms = specimen.position_nm[filled]
+    inner = np.abs(atoms).max(1) < 7.5
+    nearest = cKDTree(atoms).query(atoms[inner], 2)[0][:, 1]
+    assert nearest.min() > 0.12
+    assert nearest.max() < 0.195
+    assert len({int(specimen.sublattice[index]) for _, _, index in specimen.defects}) == 2
+
+
+def test_relaxation_is_radial() -> None:
+    specimen = flake("WSe2")
+    add_defects(specimen, {"V_Se": 1}, np.full(2, 1.0), np.random.default_rng(0))
+    relax(specimen, {"V_Se": Relaxation(amplitude_pm=5.0)})
+    offset = specimen.ideal_nm - specimen.defects[0][1]
+    moved = specimen.position_nm - specimen.ideal_nm
+    distance = np.linalg.norm(offset, axis=1)
+    near = (distance > 0.1) & (distance < 1.1)
+    radial = (moved * offset).sum(1)[near] / distance[near]
+    nearest = get_crystal("WSe2").nearest_neighbor_nm
+    np.testing.assert_allclose(radial, 5e-3 * nearest / distance[near], rtol=1e-6)
+    assert np.abs(moved[distance < 0.1]).max() == 0
