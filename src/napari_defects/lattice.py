@@ -54,7 +54,7 @@ class Distortion:
 
     def __call__(self, points_nm: Array) -> Array:
         """Displacement at undistorted positions, shape (n, 2); constant beyond the fitted area."""
-        return self.terms(points_nm) @ self.coefficients
+        return self.terms(points_nm) @ self.coefficients if len(points_nm) else np.zeros((0, 2))
 
     def terms(self, points_nm: Array) -> Array:
         """Values of the basis functions, shape (n, term)."""
