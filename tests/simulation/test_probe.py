@@ -8,7 +8,7 @@ import pytest
 from napari_defects.simulation.probe import Aberrations, Microscope, probe_intensity, transfer, wavelength_nm
 from napari_defects.simulation.scattering import amplitudes, cross_section_A2, is_tabulated
 
-SHAPE, PIXEL = (512, 512), (0.01, 0.01)
+SHAPE, PIXEL = (512, 512), ((0.01, 0.0), (0.0, 0.01))
 
 
 @pytest.mark.parametrize(("energy_keV", "picometres"), [(60, 4.866), (80, 4.176), (200, 2.508)])
@@ -45,7 +45,7 @@ def test_focal_spread_is_an_average_over_defocus() -> None:
     defocus = np.linspace(-12, 12, 97)
     weight = np.exp(-(defocus**2) / 18)
     peaks = [
-        probe_intensity(Microscope(aberrations=Aberrations(C10_nm=d)), (256, 256), (0.02, 0.02))[0, 0] / 4
+        probe_intensity(Microscope(aberrations=Aberrations(C10_nm=d)), (256, 256), ((0.02, 0.0), (0.0, 0.02)))[0, 0] / 4
         for d in defocus
     ]
     assert spread == pytest.approx(np.average(peaks, weights=weight), rel=0.01)

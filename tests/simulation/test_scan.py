@@ -97,3 +97,13 @@ def test_surface_has_its_mean_and_its_holes() -> None:
 def test_nonsense_is_refused(make: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         make()  # type: ignore[operator]
+
+
+def test_afterglow_and_line_noise_leave_their_marks() -> None:
+    rng = np.random.default_rng(0)
+    expected = np.full((300, 300), 50.0)
+    glow = Detector(read_noise_e=0, afterglow=0.3).read(expected, rng).astype(float)
+    assert np.corrcoef(glow[:, 51:].ravel(), glow[:, 50:-1].ravel())[0, 1] == pytest.approx(0.3, abs=0.02)
+    assert glow[:, 50:].mean() == pytest.approx(50, rel=0.01)
+    lines = Detector(read_noise_e=0, line_noise_e=3).read(expected, rng).mean(axis=1)
+    assert lines.std() == pytest.approx(3, rel=0.15)

@@ -83,7 +83,7 @@ def make_scene(
     ]
     weights = (sigma * np.array(factor))[:, specimen.column]
     rows = scan.row_shift_px(shape[0], pixel_nm[1], rng)
-    fraction = render(seen[:n], weights, microscope, shape, pixel_nm, rows)
+    fraction = render(seen[:n], weights, microscope, shape, scan.step_nm(shape, pixel_nm), rows)
     clean = sum(cross_section_A2(tuple(sorted(s.column)), microscope) for s in crystal.sublattices)
     layer = surface.layer(shape, pixel_nm, rng)
     if layer is not None:

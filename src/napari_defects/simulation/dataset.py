@@ -59,6 +59,8 @@ class Conditions:
         Share of images with each.
     read_noise : float
         Largest electronic noise relative to the shot noise at the brightest host column.
+    afterglow : float
+        Largest value of the `Detector` field.
     """
 
     species: tuple[str, ...] | None = None
@@ -99,6 +101,7 @@ class Conditions:
     edged: float = 0.08
     spiked: float = 0.1
     read_noise: float = 0.7
+    afterglow: float = 0.25
 
     @classmethod
     def for_crystal(cls, crystal: str | Crystal) -> Conditions:
@@ -231,6 +234,8 @@ def draw_pair(
         gain=float(10 ** rng.uniform(-2, 3)),
         offset=float(rng.normal(0, 100)),
         read_noise_e=float(rng.uniform(0, c.read_noise) * np.sqrt(peak_e)),
+        line_noise_e=float(rng.uniform(0, 0.15 * c.read_noise) * np.sqrt(peak_e)),
+        afterglow=float(rng.uniform(0, c.afterglow)),
         hot_pixels=float(rng.uniform(0, 2e-3)) if rng.random() < c.spiked else 0.0,
     )
     return Micrograph(detector.read(scene.expected_e, rng), pixel_nm, metadata={"dose_e_per_A2": dose}), labels(scene)

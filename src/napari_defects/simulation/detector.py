@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
+from scipy.signal import lfilter
 
 Image = npt.NDArray[np.float32]
 
@@ -129,6 +130,10 @@ class Detector:
         Value = ``offset + gain * (electrons + noise)``.
     read_noise_e : float
         Gaussian noise of the electronics, rms, in electrons per pixel.
+    line_noise_e : float
+        Gaussian noise common to each line, rms, in electrons per pixel.
+    afterglow : float
+        Part of the signal that is left to the next pixel of the line, 0 to 1.
     hot_pixels : float
         Fraction of pixels with a spike.
     saturation_e : float, optional
@@ -140,6 +145,8 @@ class Detector:
     gain: float = 1.0
     offset: float = 0.0
     read_noise_e: float = 0.5
+    line_noise_e: float = 0.0
+    afterglow: float = 0.0
     hot_pixels: float = 0.0
     saturation_e: float | None = None
     dtype: str = "float32"
@@ -147,10 +154,12 @@ class Detector:
     def __post_init__(self) -> None:
         if self.gain <= 0:
             raise ValueError(f"`gain` must be positive, got {self.gain}.")
-        if self.read_noise_e < 0:
-            raise ValueError(f"`read_noise_e` must be 0 or more, got {self.read_noise_e}.")
-        if not 0 <= self.hot_pixels < 1:
-            raise ValueError(f"`hot_pixels` must be a fraction of the pixels, 0 to 1, got {self.hot_pixels}.")
+        for name in ("read_noise_e", "line_noise_e"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
+        for name in ("hot_pixels", "afterglow"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be a fraction, 0 to 1, got {getattr(self, name)}.")
         if np.dtype(self.dtype).kind not in "iuf":
             raise ValueError(f"`dtype` must be an integer or float type, got {self.dtype!r}.")
 
@@ -160,6 +169,10 @@ class Detector:
         """Draw the image of `expected_e` electrons per pixel."""
         expected = np.clip(expected_e, 0, None)
         counts = (rng.poisson(expected) if shot_noise else expected).astype(np.float32)
+        if self.afterglow:
+            counts = lfilter([1 - self.afterglow], [1, -self.afterglow], counts, axis=1).astype(np.float32)
+        if self.line_noise_e:
+            counts += np.float32(self.line_noise_e) * rng.standard_normal((len(counts), 1), np.float32)
         if self.read_noise_e:
             counts += np.float32(self.read_noise_e) * rng.standard_normal(counts.shape, np.float32)
         if self.hot_pixels:

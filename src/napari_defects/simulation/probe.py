@@ -11,7 +11,11 @@ import numpy.typing as npt
 from scipy import fft
 
 _UNITS_NM = {"nm": 1.0, "um": 1e3, "mm": 1e6}
-_BORDER_NM = 6.0  # the probe is computed on a patch of at most this side
+_PATCH_NM = 6.0  # the probe is computed on a patch of at most this side
+
+Array = npt.NDArray[np.float32]
+Step = tuple[tuple[float, float], tuple[float, float]]
+"""Matrix of a scan: pixel p = (row, col) lies at ``step @ p`` (y, x) in nm."""
 
 
 @dataclass(frozen=True)
@@ -117,16 +121,22 @@ def wavelength_nm(energy_keV: float) -> float:
     return 1.226426 / np.sqrt(energy_keV * 1e3 * (1 + 0.978476e-3 * energy_keV))  # type: ignore[no-any-return]
 
 
-def probe_intensity(
-    microscope: Microscope, shape: tuple[int, int], pixel_nm: tuple[float, float]
-) -> npt.NDArray[np.float32]:
+def frequencies(shape: tuple[int, int], step_nm: Step, *, half: bool = False) -> tuple[Array, Array]:
+    """Spatial frequencies (y, x) in 1/nm of a grid whose pixel p lies at ``step_nm @ p``; `half` as for ``rfft2``."""
+    per_px = fft.fftfreq(shape[0])[:, None], (fft.rfftfreq if half else fft.fftfreq)(shape[1])
+    inverse = np.linalg.inv(np.array(step_nm))
+    qy, qx = (per_px[0] * inverse[0, k] + per_px[1] * inverse[1, k] for k in (0, 1))
+    return qy.astype(np.float32), qx.astype(np.float32)
+
+
+def probe_intensity(microscope: Microscope, shape: tuple[int, int], step_nm: Step) -> npt.NDArray[np.float32]:
     """|psi|^2 of the aberrated probe, centred on pixel (0, 0) and periodic, with sum 1; without the source."""
-    ky, kx = (fft.fftfreq(n, d).astype(np.float32) for n, d in zip(shape, pixel_nm, strict=True))
-    alpha = np.hypot(ky[:, None], kx) * np.float32(microscope.wavelength_nm)
-    edge = 0.7 * microscope.wavelength_nm * max(ky[1] - ky[0], kx[1] - kx[0])
+    ky, kx = frequencies(shape, step_nm)
+    alpha = np.hypot(ky, kx) * np.float32(microscope.wavelength_nm)
+    edge = 0.7 * max(alpha[1, 0], alpha[0, 1])
     aperture = np.clip((1e-3 * microscope.convergence_mrad - alpha) / edge + 0.5, 0, 1)
     lit = np.nonzero(aperture)
-    aperture, alpha, phi = aperture[lit], alpha[lit], np.arctan2(ky[lit[0]], kx[lit[1]])
+    aperture, alpha, phi = aperture[lit], alpha[lit], np.arctan2(ky[lit], kx[lit])
     chi = microscope.aberrations.phase(alpha, phi, microscope.wavelength_nm)
     nodes, weights = (0.0,), (1.0,)
     if microscope.focal_spread_nm:
@@ -140,29 +150,19 @@ def probe_intensity(
     return np.asarray(intensity / intensity.sum())
 
 
-def transfer(
-    microscope: Microscope, shape: tuple[int, int], pixel_nm: tuple[float, float]
-) -> npt.NDArray[np.complex64]:
+@lru_cache(maxsize=16)
+def transfer(microscope: Microscope, shape: tuple[int, int], step_nm: Step) -> npt.NDArray[np.complex64]:
     """Transfer function of the scanned image on the half plane of ``rfft2``; 1 at zero frequency.
 
     The scanned image is the correlation of |psi|^2 with the object, hence the conjugate.
     """
-    rows, columns = (min(n, fft.next_fast_len(int(_BORDER_NM / d))) for n, d in zip(shape, pixel_nm, strict=True))
-    small = (rows, columns)
-    patch = probe_intensity(microscope, small, pixel_nm)
-    if small != shape:
+    sides = np.linalg.norm(np.array(step_nm), axis=0)
+    rows, columns = (min(n, fft.next_fast_len(int(_PATCH_NM / d))) for n, d in zip(shape, sides, strict=True))
+    patch = probe_intensity(microscope, (rows, columns), step_nm)
+    if patch.shape != shape:
         full = np.zeros(shape, np.float32)
-        full[np.ix_(*(fft.fftfreq(n, 1 / n).astype(int) for n in small))] = patch
+        full[np.ix_(*(fft.fftfreq(n, 1 / n).astype(int) for n in patch.shape))] = patch
         patch = full
-    qy, qx = fft.fftfreq(shape[0], pixel_nm[0])[:, None], fft.rfftfreq(shape[1], pixel_nm[1])
-    sigma = microscope.source_fwhm_nm / 2.3548
-    blur = np.exp(-2 * (np.pi * sigma) ** 2 * (qy**2 + qx**2))
-    return (np.conj(fft.rfft2(patch)) * blur).astype(np.complex64)
-
-
-@lru_cache(maxsize=16)
-def cached_transfer(
-    microscope: Microscope, shape: tuple[int, int], pixel_nm: tuple[float, float]
-) -> npt.NDArray[np.complex64]:
-    """`transfer`, remembered for the last few calls."""
-    return transfer(microscope, shape, pixel_nm)
+    qy, qx = frequencies(shape, step_nm, half=True)
+    blur = np.exp(-2 * (np.pi * microscope.source_fwhm_nm / 2.3548) ** 2 * (qy**2 + qx**2))
+    return np.asarray(np.conj(fft.rfft2(patch)) * blur, np.complex64)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from .probe import Microscope, cached_transfer
+from .probe import Microscope, Step, frequencies, transfer
 from .scattering import profiles
 
 _WIDTH = 6  # pixels over which a point is spread
@@ -41,25 +41,12 @@ def _spread(positions_px: FloatArray, weights: FloatArray, shape: tuple[int, int
     return grid.reshape(shape).astype(np.float32)
 
 
-def grid_for(
-    shape: tuple[int, int], pixel_nm: tuple[float, float], microscope: Microscope
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Size of the padded grid, its refinement over the image's pixels, and its margin, each (y, x)."""
-    refine, size, margin = [], [], []
-    for n, d in zip(shape, pixel_nm, strict=True):
-        refine.append(int(np.ceil(_SAMPLING * microscope.cutoff_per_nm * d)))
-        margin.append(int(np.ceil(MARGIN_NM / d)))
-        padded = n + 2 * margin[-1]
-        size.append(refine[-1] * fft.next_fast_len(padded, real=True))
-    return (size[0], size[1]), (refine[0], refine[1]), (margin[0], margin[1])
-
-
 def render(
     positions_px: FloatArray,
     amplitudes_A2: FloatArray,
     microscope: Microscope,
     shape: tuple[int, int],
-    pixel_nm: tuple[float, float],
+    step_nm: Step | tuple[float, float],
     row_shift_px: FloatArray | None = None,
 ) -> npt.NDArray[np.float32]:
     """Fraction of the beam that each pixel's probe position sends onto the detector.
@@ -72,24 +59,31 @@ def render(
         Cross-sections, see `scattering.amplitudes`.
     microscope : Microscope
     shape : (int, int)
-    pixel_nm : (float, float)
+    step_nm : (float, float) or matrix
+        Sides of a pixel (y, x), or the matrix of a scan sheared by drift.
     row_shift_px : ndarray, shape (y,), optional
         Line jitter: how far each row's content is moved along x.
 
     Returns
     -------
     ndarray, shape (y, x)
-        Exact to about 1e-5 of the peak: the probe is band limited, and the grid fine enough for it.
+        Exact to about 1e-4 of the peak: the probe is band limited, and the grid fine enough for it.
     """
-    (ny, nx), refine, margin = grid_for(shape, pixel_nm, microscope)
-    fine = (pixel_nm[0] / refine[0], pixel_nm[1] / refine[1])
-    optics = cached_transfer(microscope, (ny, nx), fine)
-    qy, qx = fft.fftfreq(ny, fine[0])[:, None], fft.rfftfreq(nx, fine[1])
+    step = np.diag(step_nm) if np.ndim(step_nm) == 1 else np.array(step_nm, float)
+    sides = np.linalg.norm(step, axis=0)
+    refine = np.ceil(_SAMPLING * microscope.cutoff_per_nm * sides).astype(int)
+    margin = np.ceil(MARGIN_NM / sides).astype(int)
+    ny, nx = (int(r * fft.next_fast_len(int(n + 2 * m), real=True))
+              for n, m, r in zip(shape, margin, refine, strict=True))  # fmt: skip
+    (a, b), (c, d) = (step / refine).tolist()
+    fine = ((a, b), (c, d))
+    optics = transfer(microscope, (ny, nx), fine)
+    q = np.hypot(*frequencies((ny, nx), fine, half=True))
     spread = (_spread_transfer(ny)[:, None] * _spread_transfer(nx)[: nx // 2 + 1]).astype(np.float32)
     place = (np.asarray(positions_px, float) + margin) * refine
     near = np.all((place > -_WIDTH) & (place < np.array([ny, nx]) + _WIDTH), axis=1)
     spectrum = np.zeros((ny, nx // 2 + 1), np.complex64)
-    for weights, profile in zip(np.asarray(amplitudes_A2), profiles(np.hypot(qy, qx)), strict=True):
+    for weights, profile in zip(np.asarray(amplitudes_A2), profiles(q), strict=True):
         used = near & (weights > 0)
         if used.any():
             spectrum += fft.rfft2(_spread(place[used], weights[used], (ny, nx))) * profile
@@ -99,4 +93,4 @@ def render(
         cycles = fft.rfftfreq(nx) * refine[1]
         lines = lines * np.exp(-2j * np.pi * cycles * np.asarray(row_shift_px)[:, None]).astype(np.complex64)
     image = fft.irfft(lines, nx, axis=1)[:, margin[1] * refine[1] :: refine[1]][:, : shape[1]]
-    return np.asarray(image / (fine[0] * fine[1] * 100.0), np.float32)
+    return np.asarray(image / (abs(a * d - b * c) * 100.0), np.float32)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .probe import Step
+
 Array = npt.NDArray[np.float64]
 _FIXED_POINT_STEPS = 12
 
@@ -63,6 +65,11 @@ class Scan:
         """Matrix R with ``row @ R`` turning (y, x) from the crystal's frame to the scan's."""
         c, s = np.cos(np.deg2rad(self.rotation_deg)), np.sin(np.deg2rad(self.rotation_deg))
         return np.array([[c, -s], [s, c]])
+
+    def step_nm(self, shape: tuple[int, int], pixel_nm: tuple[float, float]) -> Step:
+        """Matrix whose product with a pixel (row, col) is the place it samples: pixel size and linear drift."""
+        dy, dx = (1e-3 * d for d in self.drift_pm_per_line)
+        return ((pixel_nm[0] + dy, dy / shape[1]), (dx, pixel_nm[1] + dx / shape[1]))
 
     def distortion_nm(
         self, shape: tuple[int, int], pixel_nm: tuple[float, float], rng: np.random.Generator
