@@ -1,0 +1,159 @@
+"""Average: the members of each species registered and averaged, shown large with their precision."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+
+from napari_defects.micrograph import Progress
+from napari_defects.widgets._layers import KEY, LayerData, about, contrast, source_name
+from napari_defects.widgets._picks import DEFECTS, IMAGE, SITES, Source
+from napari_defects.widgets._steps import Made, Panel
+
+GAP_NM = 0.6
+
+
+class Average(Panel):
+    """Register and average the defects of each species."""
+
+    title = "Average"
+    help = "Registers and averages the defects of each species."
+    inputs: ClassVar = {"image": IMAGE, "defects": DEFECTS, "sites": SITES}
+    steps = ("averages.average",)
+    main = ("radius_nm", "symmetrize")
+    hide = ("sites",)
+    follow = "Strain"
+
+    @staticmethod
+    def work(progress: Progress, image: Source, defects: Source, sites: Source, average: dict[str, Any]) -> Made:
+        """Average every species; the averages lie to the right of the image."""
+        from napari_defects.averages import average as run
+
+        sites.value.attrs["crystal"] = sites.about.get("crystal")
+        defects.value.attrs["crystal"] = sites.about.get("crystal")
+        averages = run(
+            image.value,
+            defects.value,
+            sites=sites.value,
+            lattice=sites.about.get("lattice"),
+            progress=progress,
+            **average,
+        )
+        known = {
+            "image": image.image,
+            "crystal": sites.about.get("crystal"),
+            "made": {"step": "Average", "average": average},
+        }
+        layers = [
+            average_layer(result, average_place(image.value, number, result), known)
+            for number, result in enumerate(averages.values())
+        ]
+        most = max(averages.values(), key=lambda a: a.n, default=None)
+        summary = f"{len(averages)} averages, {most.species} of {most.n}" if most else "no species has enough members"
+        return Made(layers, summary, extra=averages)
+
+    def build(self) -> None:
+        """Put the gallery below."""
+        self.gallery = Gallery(self.viewer)
+        self.add(self.gallery)
+
+    def shown(self, made: Made, layers: list[Any]) -> None:
+        """Show the averages."""
+        self.gallery.show_layers([layer for layer in layers if "average" in about(layer)])
+
+    def refresh(self, _event: Any = None) -> None:
+        """Offer the layers there are now, and show the averages of the chosen image."""
+        super().refresh()
+        image = self.pickers["image"].value
+        name = image.name if image is not None else ""
+        self.gallery.show_layers([m for m in self.viewer.layers if "average" in about(m) and source_name(m) == name])
+
+
+def average_layer(average: Any, corner_nm: Any, known: dict[str, Any]) -> LayerData:
+    """Return the layer of a class average, its top left corner at `corner_nm`; its columns are in the metadata."""
+    image = np.asarray(average.image, np.float32)
+    size = np.broadcast_to(np.asarray(average.pixel_size_nm, float), (2,))
+    middle = np.asarray(corner_nm) + size * (np.asarray(image.shape) - 1) / 2
+    keywords = {
+        "name": f"average {average.species} · {known['image']}",
+        "scale": tuple(size),
+        "translate": tuple(corner_nm),
+        "units": ("nm", "nm"),
+        "colormap": "gray",
+        "contrast_limits": contrast(image, 0.5, 99.9),
+        "interpolation2d": "cubic",
+        "metadata": {KEY: {"average": average, **known, "place_nm": tuple(middle), "center_nm": (0.0, 0.0)}},
+    }
+    return image, keywords, "image"
+
+
+def average_place(micrograph: Any, number: int, average: Any) -> Any:
+    """Return the top left corner of the average of this number: in columns to the right of the image."""
+    height, width = micrograph.extent_nm
+    size = (
+        np.broadcast_to(np.asarray(average.pixel_size_nm, float), (2,)) * np.asarray(average.image.shape) + GAP_NM / 2
+    )
+    column, row = divmod(number, max(1, int(height // size[0])))
+    return np.array([row * size[0], width + GAP_NM + column * size[1]])
+
+
+class Gallery(QWidget):
+    """Class averages side by side with members and precision; a click flies there."""
+
+    SIDE_PX = 150
+
+    def __init__(self, viewer: Any):
+        super().__init__()
+        self.viewer = viewer
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+
+    def show_layers(self, layers: list[Any]) -> None:
+        """Show these layers of averages."""
+        while (item := self._grid.takeAt(0)) is not None:
+            item.widget().deleteLater()
+        for number, layer in enumerate(layers):
+            cell = QLabel()
+            cell.setPixmap(picture(layer.data, layer.contrast_limits, self.SIDE_PX))
+            cell.setToolTip("Click to see it on the canvas.")
+            cell.mousePressEvent = lambda _event, layer=layer: self.fly(layer)
+            words = QLabel(caption(about(layer)["average"]))
+            words.setWordWrap(True)
+            row, column = divmod(number, 2)
+            self._grid.addWidget(cell, 2 * row, column, Qt.AlignmentFlag.AlignHCenter)
+            self._grid.addWidget(words, 2 * row + 1, column, Qt.AlignmentFlag.AlignTop)
+        self.setVisible(bool(layers))
+
+    def fly(self, layer: Any) -> None:
+        """Move the view to an average."""
+        low, high = np.asarray(layer.extent.world)
+        camera = self.viewer.scene.camera
+        camera.center = tuple((low + high) / 2)
+        camera.zoom = 0.8 * min(np.asarray(self.viewer.canvas.size) / (high - low)[-2:])
+
+
+def caption(average: Any) -> str:
+    """Species, members and precision in words."""
+    words = f"<b>{average.species}</b>  {average.n} members"
+    if len(average.members) > average.n:
+        words += f", {len(average.members) - average.n} left out"
+    best = average.precision.dropna(subset="precision_pm").sort_values("n").groupby("sublattice").tail(1)
+    if len(best):
+        words += "<br>" + ", ".join(f"{row.precision_pm:.1f} pm ({row.sublattice})" for row in best.itertuples())
+    return words
+
+
+def picture(image: Any, limits: tuple[float, float], side_px: int) -> QPixmap:
+    """Return a grey picture of an array."""
+    low, high = limits
+    grey = (255 * np.clip((np.nan_to_num(np.asarray(image, float), nan=low) - low) / (high - low or 1), 0, 1)).astype(
+        np.uint8
+    )
+    grey = np.ascontiguousarray(grey)
+    pixels = QImage(grey.data, grey.shape[1], grey.shape[0], grey.strides[0], QImage.Format.Format_Grayscale8)
+    mode = Qt.TransformationMode.SmoothTransformation
+    return QPixmap.fromImage(pixels.copy()).scaled(side_px, side_px, Qt.AspectRatioMode.KeepAspectRatio, mode)

@@ -1,0 +1,71 @@
+"""Classify: which columns are not what the crystal says."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from napari_defects.micrograph import Progress
+from napari_defects.widgets._legend import Legend
+from napari_defects.widgets._picks import DEFECTS, IMAGE, MAPS, MODEL, SITES, Source
+from napari_defects.widgets._points import table_layer
+from napari_defects.widgets._steps import Made, Panel
+
+
+class Classify(Panel):
+    """Give every deviating site its species."""
+
+    title = "Classify"
+    help = "Names the sites that are not what the crystal says."
+    inputs: ClassVar = {"image": IMAGE, "sites": SITES, "maps": MAPS, "model": MODEL}
+    steps = ("defects.classify",)
+    main = ("method", "min_probability")
+    hide = ("maps", "model")
+    follow = "Average"
+
+    @staticmethod
+    def work(
+        progress: Progress, image: Source, sites: Source, maps: Source | None, model: str, classify: dict[str, Any]
+    ) -> Made:
+        """Classify the sites by maps of a network, or without."""
+        from napari_defects.defects import classify as name_sites
+
+        crystal = sites.about.get("crystal", "")
+        doubt = ""
+        if classify["method"] == "maps" and maps is None:
+            from napari_defects.networks import model_for
+
+            if model == "auto" and (model := model_for(crystal) or "") == "":
+                classify = {**classify, "method": "intensities"}
+                doubt = f"No network knows {crystal or 'this crystal'}: classified by intensities."
+        table = sites.value
+        table.attrs["crystal"] = crystal
+        defects = name_sites(
+            image.value, table, maps=maps.value if maps else None, model=model or None, progress=progress, **classify
+        )
+        known = {"image": image.image, "crystal": crystal, "lattice": sites.about.get("lattice")}
+        made = {"step": "Classify", "classify": classify, "model": model}
+        layer = table_layer(
+            defects, "defects", f"defects · {image.image}", movie=image.value.is_movie, made=made, **known
+        )
+        return Made([layer], summary(defects), doubt, defects)
+
+    def build(self) -> None:
+        """Put the legend below."""
+        self.legend = Legend()
+        self.add(self.legend)
+
+    def shown(self, made: Made, layers: list[Any]) -> None:
+        """Let the legend follow the new defects."""
+        self.legend.follow(layers[0])
+
+    def refresh(self, _event: Any = None) -> None:
+        """Offer the layers there are now, and their legend."""
+        super().refresh()
+        if self.legend.layer not in self.viewer.layers:
+            self.legend.follow(next((layer for layer in reversed(self.viewer.layers) if DEFECTS.fits(layer)), None))
+
+
+def summary(defects: Any) -> str:
+    """Say how many defects there are, of how many species."""
+    kinds = defects["species"].nunique()
+    return f"{len(defects):,} defects of {kinds} species" if kinds else "no defects"

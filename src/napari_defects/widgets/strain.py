@@ -1,0 +1,185 @@
+"""Strain: how far columns are from where the lattice wants them, and the strain this makes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from magicgui.widgets import CheckBox, ComboBox, FloatSlider
+
+from napari_defects.micrograph import Progress
+from napari_defects.widgets._forms import Form
+from napari_defects.widgets._layers import KEY, LayerData, about, units_of
+from napari_defects.widgets._picks import COLUMNS, Source
+from napari_defects.widgets._points import table_layer
+from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._viewer import upsert
+
+COMPONENTS = {
+    "dilation": "dilation", "ε xx": "exx", "ε yy": "eyy", "ε xy": "exy", "rotation": "rotation_rad",
+    "u x": "ux_pm", "u y": "uy_pm",
+}  # fmt: skip
+PIXEL_NM, ARROW_NM = 0.04, 0.15
+
+
+class StrainMap(Panel):
+    """Map the strain, and draw the displacements as arrows that can be magnified."""
+
+    title = "Strain"
+    help = "Maps strain and displacement of the columns against the lattice."
+    inputs: ClassVar = {"sites": COLUMNS}
+    steps = ("deformation.strain",)
+    main = ("neighbors", "frame_deg")
+    hide = ("lattice", "center_nm", "reference")
+    follow = "Count & export"
+
+    @staticmethod
+    def work(progress: Progress, sites: Source, strain: dict[str, Any]) -> Made:
+        """Strain of all columns against the lattice they were assigned to."""
+        from napari_defects import deformation
+
+        progress(0, 1)
+        columns = sites.value[[c for c in sites.value.columns if c not in _own_columns()]]
+        columns.attrs["crystal"] = sites.about.get("crystal")
+        lattice = sites.about.get("lattice")
+        if (center := sites.about.get("center_nm")) is not None:
+            columns, lattice = deformation.displacements(columns, center_nm=center), None
+        table = deformation.strain(columns, lattice, **strain)
+        known: dict[str, Any] = {k: sites.about[k] for k in ("crystal", "lattice", "place_nm") if k in sites.about}
+        known |= {"image": sites.image, "made": {"step": "Strain", "strain": strain}}
+        average = sites.about.get("average")
+        name = sites.image if average is None else f"average {average.species} · {sites.image}"
+        layers = [strain_layer(table, "dilation", name, known), arrow_layer(table, name, known)]
+        if average is None:
+            movie = bool((table["frame"] > 0).any())
+            layers.append(table_layer(table, "strain", f"atoms · {sites.image}", movie=movie, **known))
+        return Made(layers, strain_words(table), extra=name)
+
+    def build(self) -> None:
+        """Put the choice of the component, the significance and the magnification below."""
+        self.component = ComboBox(name="component", label="show", choices=list(COMPONENTS))
+        self.significant = CheckBox(
+            name="significant",
+            text="only where significant (2 σ)",
+            label="",
+            tooltip="Leave out what is less than twice its error.",
+        )
+        self.magnify = FloatSlider(
+            name="magnify",
+            value=20,
+            min=1,
+            max=200,
+            step=1,
+            label="arrows ×",
+            tooltip="Magnification of the displacements.",
+        )
+        self.view = Form([self.component, self.magnify, self.significant])
+        self.add(self.view)
+        self.component.changed.connect(self._redraw)
+        self.significant.changed.connect(self._redraw)
+        self.magnify.changed.connect(self._magnify)
+        self.view.setVisible(False)
+
+    def shown(self, made: Made, layers: list[Any]) -> None:
+        """Let the controls show what was made, and the map's scale on the canvas."""
+        self.view.setVisible(True)
+        self._name = made.extra
+        with self.magnify.changed.blocked(), self.component.changed.blocked():
+            self.magnify.value = min(max(layers[1].length, 1), 200)
+            self.component.value = "dilation"
+        layers[0].visible = layers[0].colorbar.visible = True
+
+    def _redraw(self) -> None:
+        layer = next((one for one in self.viewer.layers if one.name == f"strain · {self._name}"), None)
+        if layer is None:
+            return
+        known = about(layer)
+        table, component = known.pop("strain_table"), COMPONENTS[self.component.value]
+        shown = table
+        if self.significant.value:
+            certain = np.abs(table[component]) > 2 * table[error_name(component)]
+            shown = table.assign(**{component: table[component].where(certain)})
+        data, keywords, kind = strain_layer(shown, component, self._name, known)
+        keywords["metadata"][KEY]["strain_table"] = table
+        upsert(self.viewer, (data, keywords, kind))
+
+    def _magnify(self, factor: float) -> None:
+        name = f"displacement · {self._name}"
+        if name in self.viewer.layers:
+            self.viewer.layers[name].length = factor
+
+
+def strain_layer(table: pd.DataFrame, component: str, name: str, known: dict[str, Any]) -> LayerData:
+    """Return a component of the strain between the columns, in colours centred at zero; it carries the table."""
+    from napari_defects.deformation import strain_image
+
+    places = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float)
+    low, high = np.nanmin(places, axis=0), np.nanmax(places, axis=0)
+    rows, columns = (int(n) for n in np.ceil((high - low) / PIXEL_NM) + 1)
+    frames = range(int(table["frame"].max()) + 1)
+    stack = [
+        strain_image(table, component, (rows, columns), PIXEL_NM, origin_nm=(low[0], low[1]), frame=f) for f in frames
+    ]
+    picture = np.stack(stack) if len(stack) > 1 else stack[0]
+    if not component.endswith(("_pm", "_rad")):
+        picture = np.asarray(100 * picture)
+    limit = float(np.nanpercentile(np.abs(picture), 98)) if np.isfinite(picture).any() else 1.0
+    lead = 1 if len(stack) > 1 else 0
+    keywords = {
+        "name": f"strain · {name}",
+        "colormap": "RdBu_r",
+        "contrast_limits": (-limit or -1.0, limit or 1.0),
+        "interpolation2d": "linear",
+        "opacity": 0.8,
+        "scale": (*(1.0,) * lead, PIXEL_NM, PIXEL_NM),
+        "translate": (*(0.0,) * lead, *(low + np.asarray(known.get("place_nm", (0.0, 0.0))))),
+        "units": units_of(lead + 2),
+        "metadata": {KEY: {**known, "strain": component, "unit": _unit(component), "strain_table": table}},
+    }
+    return picture, keywords, "image"
+
+
+def arrow_layer(table: pd.DataFrame, name: str, known: dict[str, Any]) -> LayerData:
+    """Displacements as arrows from where the lattice expects the columns, magnified to be seen."""
+    rows = table[np.isfinite(table[["uy_pm", "ux_pm", "y_ideal_nm"]]).all(axis=1)]
+    start, step = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float), rows[["uy_pm", "ux_pm"]].to_numpy(float) / 1000
+    if bool((table["frame"] > 0).any()):
+        frames = rows["frame"].to_numpy(float)
+        start, step = np.column_stack([frames, start]), np.column_stack([0 * frames, step])
+    lead = start.shape[1] - 2
+    typical = float(np.percentile(np.hypot(*step[:, -2:].T), 90)) if len(step) else 0.0
+    keywords = {
+        "name": f"displacement · {name}",
+        "length": round(min(max(ARROW_NM / typical, 1.0), 200.0)) if typical else 20.0,
+        "visible": "place_nm" in known,
+        "edge_width": 0.03,
+        "edge_color": "#f8f9fa",
+        "vector_style": "arrow",
+        "translate": (*(0.0,) * lead, *known.get("place_nm", (0.0, 0.0))),
+        "units": units_of(lead + 2),
+        "metadata": {KEY: {**known, "vectors": "displacement"}},
+    }
+    return np.stack([start, step], axis=1), keywords, "vectors"
+
+
+def strain_words(table: pd.DataFrame) -> str:
+    """Say how much the dilation varies, and how much of this is error."""
+    spread, error = 100 * np.nanstd(table["dilation"]), 100 * np.nanmedian(table["dilation_err"])
+    return f"dilation varies by {spread:.2f} %, error {error:.2f} % (1 σ)"
+
+
+def error_name(component: str) -> str:
+    """Column that holds the error of a component."""
+    stem, _, unit = component.rpartition("_")
+    return f"{stem}_err_{unit}" if stem else f"{component}_err"
+
+
+def _unit(component: str) -> str:
+    return "pm" if component.endswith("_pm") else "rad" if component.endswith("_rad") else "%"
+
+
+def _own_columns() -> set[str]:
+    from napari_defects.tables import SITES, STRAIN
+
+    return {c.name for c in STRAIN} - {c.name for c in SITES}
