@@ -13,6 +13,8 @@ from ..micrograph import Maps, Micrograph, Progress
 from .models import Model, Network, fast_dtype, load_model, pick_device
 from .preparation import Image, prepare
 
+Positions = npt.NDArray[np.float64]
+
 
 def predict(
     micrograph: Micrograph,
@@ -75,10 +77,12 @@ def predict(
             )
             x = torch.from_numpy(tile)[None, None].to(where, dtype)
             with torch.inference_mode():
-                probabilities = F.softmax(network(x)[0].float(), dim=0)
-                for axis, (pixels, s, start) in enumerate(zip((rows, columns), step, origin, strict=True), start=1):
-                    positions = (pixels / s - start - (network.stem - 1) / 2) / network.stem
-                    probabilities = _interpolate(probabilities, axis, positions)
+                probabilities = F.softmax(network(x)[0].float().contiguous(), dim=0)
+                at_rows, at_columns = (
+                    (pixels / s - start - (network.stem - 1) / 2) / network.stem
+                    for pixels, s, start in zip((rows, columns), step, origin, strict=True)
+                )
+                probabilities = _interpolated(probabilities, at_rows, at_columns)
                 part = probabilities.to(torch.float16).cpu().numpy()
             if part.size:
                 maps[:, frame, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = part
@@ -119,12 +123,19 @@ def _within(n: int, step: float, first: float, last: float) -> npt.NDArray[np.in
     return pixels[(pixels / step >= first) & (pixels / step < last)]
 
 
-def _interpolate(maps: torch.Tensor, axis: int, positions: npt.NDArray[np.floating]) -> torch.Tensor:  # type: ignore[type-arg]
-    """Linear interpolation of `maps` at `positions` along an axis, constant beyond the ends."""
-    inside = np.clip(positions, 0, maps.shape[axis] - 1)
-    low = np.minimum(inside.astype(int), maps.shape[axis] - 2)
-    index = torch.from_numpy(low).to(maps.device)
-    weight = torch.from_numpy((inside - low).astype(np.float32)).to(maps.device)
-    shape = [1, 1, 1]
-    shape[axis] = -1
-    return torch.lerp(maps.index_select(axis, index), maps.index_select(axis, index + 1), weight.reshape(shape))
+def _interpolated(maps: torch.Tensor, rows: Positions, columns: Positions) -> torch.Tensor:
+    """Linear interpolation of `maps` (class, y, x) at `rows` and `columns`, constant beyond the ends."""
+    left, right = _weights(columns, maps.shape[2], maps.device)
+    matrix = torch.zeros(maps.shape[2], len(columns), device=maps.device)
+    number = torch.arange(len(columns), device=maps.device)
+    matrix[left, number], matrix[left + 1, number] = 1 - right, right
+    maps = maps @ matrix  # columns by a product, rows by copies: each the quicker way in memory
+    upper, lower = _weights(rows, maps.shape[1], maps.device)
+    return torch.lerp(maps.index_select(1, upper), maps.index_select(1, upper + 1), lower[:, None])
+
+
+def _weights(positions: Positions, n: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Index of the sample before each position, and weight of the one after."""
+    inside = np.clip(positions, 0, n - 1)
+    before = np.minimum(inside.astype(np.int64), n - 2)
+    return torch.from_numpy(before).to(device), torch.from_numpy((inside - before).astype(np.float32)).to(device)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..micrograph import Progress
-from ..simulation import training_pairs
+from ..simulation import Conditions, training_pairs
 from .cards import write_card
 from .models import Model
 from .training import Training, train
@@ -22,6 +22,8 @@ class TrainingRecipe:
     crystal : str
     classes : tuple of str
     options : Training
+    conditions : Conditions
+        Ranges of what is simulated.
     shape : (int, int)
         Of the simulated images, in pixels.
     """
@@ -29,6 +31,7 @@ class TrainingRecipe:
     crystal: str
     classes: tuple[str, ...]
     options: Training
+    conditions: Conditions
     shape: tuple[int, int] = (256, 256)
 
 
@@ -36,12 +39,14 @@ RECIPES: dict[str, TrainingRecipe] = {
     "wse2-te": TrainingRecipe(
         "WSe2",
         ("background", "W", "Se2", "V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W"),
-        Training(crystal="WSe2", pixel_size_nm=0.02, steps=9000, images=1500),
+        Training(crystal="WSe2", pixel_size_nm=0.02, steps=9000, images=1500, held_back=64),
+        Conditions.for_crystal("WSe2"),
     ),
     "graphene-si": TrainingRecipe(
         "graphene",
         ("background", "C", "Si", "V1", "V2", "SW"),
-        Training(crystal="graphene", pixel_size_nm=0.015, steps=6000, images=1500, disc_radius_nm=0.06),
+        Training(crystal="graphene", pixel_size_nm=0.015, steps=6000, images=1500, held_back=64, disc_radius_nm=0.06),
+        replace(Conditions.for_crystal("graphene"), defect_fraction=(0.01, 0.06)),
     ),
 }
 
@@ -95,7 +100,7 @@ def train_recipe(
         raise ValueError(f"`out` must lie in a folder that exists, got {str(out)!r}.")
     given: dict[str, Any] = {"steps": steps, "minutes": minutes, "checkpoint": checkpoint, "start": start}
     options = replace(recipe.options, **{key: value for key, value in given.items() if value is not None})
-    pairs = training_pairs(recipe.crystal, shape=recipe.shape, seed=seed, workers=workers)
+    pairs = training_pairs(recipe.crystal, shape=recipe.shape, seed=seed, conditions=recipe.conditions, workers=workers)
     model = train(pairs, classes=recipe.classes, options=options, device=device, seed=seed, progress=progress)
     model.card["recipe"] = name
     model.save(out)
