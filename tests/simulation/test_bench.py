@@ -9,8 +9,7 @@ import pytest
 
 import napari_defects as nd
 from napari_defects import tables
-from napari_defects.simulation import Conditions, Surface, training_pairs
-from napari_defects.simulation.dataset import training_species
+from napari_defects.simulation import Conditions, Surface, training_pairs, training_species
 
 CLEAN = {"detector": nd.Detector(read_noise_e=0), "shot_noise": False}
 

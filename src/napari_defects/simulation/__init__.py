@@ -1,7 +1,8 @@
 """Simulated micrographs with exact truth: specimen, probe, scan, detector, and streams of training pairs."""
 
 from .bench import simulate
-from .dataset import Conditions, training_pairs
+from .conditions import Conditions, training_species
+from .dataset import training_pairs
 from .detector import Detector, Surface
 from .probe import Aberrations, Microscope
 from .scan import Scan
@@ -17,4 +18,5 @@ __all__ = [
     "Surface",
     "simulate",
     "training_pairs",
+    "training_species",
 ]

@@ -14,6 +14,7 @@ from ..crystals import Crystal, is_species, occupants, site_of
 from .graphene import KINDS, template
 
 Array = npt.NDArray[np.float64]
+_APART_NM = 1.2
 
 
 @dataclass(frozen=True)
@@ -206,13 +207,12 @@ def _add_graphene(
     tree: cKDTree,
     rng: np.random.Generator,
 ) -> None:
-    """Put relaxed defects, a nanometre apart so that they keep their shapes, into graphene."""
+    """Put relaxed defects, far enough apart to keep their shapes, into graphene."""
     sites, wanted = _choose(amount, np.flatnonzero(free), visible, len(free), rng)
     for index in sites:
         if wanted == 0:
             break
-        near = np.array(tree.query_ball_point(specimen.ideal_nm[index], 0.6))
-        if not free[near].all():
+        if not free[index]:
             continue
         patch = template(species, int(rng.integers(4)))
         around = np.array(tree.query_ball_point(specimen.ideal_nm[index], patch.radius_nm))
@@ -228,7 +228,7 @@ def _add_graphene(
             for k in around[match == atom]:
                 specimen.occupy(int(k), (element,) if element else (), species)
         specimen.defects.append((species, specimen.ideal_nm[index] + patch.center_nm @ frame, int(index)))
-        free[near] = False
+        free[tree.query_ball_point(specimen.ideal_nm[index], _APART_NM)] = False
         wanted -= 1
 
 
