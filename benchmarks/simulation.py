@@ -1,0 +1,155 @@
+"""The simulator: column intensities and whole images against multislice, truth positions, speed.
+
+    python benchmarks/simulation.py [--pairs 60] [--workers 2]
+
+Images of independent multislice need their folder (NAPARI_DEFECTS_SHARED, or ../shared beside the repository).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+from scipy.ndimage import gaussian_filter
+
+import napari_defects as nd
+from napari_defects.simulation.render import render
+from napari_defects.simulation.scattering import amplitudes
+
+SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))
+CLEAN = {"detector": nd.Detector(read_noise_e=0), "shot_noise": False}
+WSE2 = ("Se2", "V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W")
+RATIOS = [
+    ("WSe2", nd.Microscope(), dict(zip(WSE2, (0.785, 0.365, 0.050, 1.13, 1.49, 0.03, 0.35, 1.48), strict=True))),
+    ("WSe2", nd.Microscope(convergence_mrad=25),
+     dict(zip(WSE2, (0.769, 0.357, 0.045, 1.11, 1.49, 0.03, 0.35, 1.48), strict=True))),
+    ("MoTe2", nd.Microscope(80, 27, 70, 278), {"Te2": 2.96, "V_Te": 1.32, "V2_Te": 0.05, "V_Mo": 0.08}),
+]  # fmt: skip
+
+
+def column_ratios() -> None:
+    """Peaks of columns in the lattice, relative to the metal's, beside those of multislice."""
+    for crystal, microscope, expected in RATIOS:
+        defects = {species: 3 for species in expected if "_" in species}
+        micrograph, sites = nd.simulate(
+            crystal, field_of_view_nm=9, pixel_size_nm=0.006, defects=defects, microscope=microscope, **CLEAN
+        )
+        place = np.rint(sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy() / 0.006).astype(int)
+        inner = (place.min(1) > 80) & (place.max(1) < 1420)
+        value = pd.Series(micrograph.data[tuple(place[inner].T)]).groupby(sites["species"][inner].to_numpy()).median()
+        metal = value[nd.get_crystal(crystal).sublattices[0].host]
+        print(f"{crystal} {microscope.convergence_mrad:g} mrad, metal {metal / 1e5 / 0.36e-2:.4f} of the beam")
+        for species, ratio in expected.items():
+            print(f"  {species:8s} here {value[species] / metal:6.3f}   multislice {ratio:6.3f}")
+
+
+def multislice_images() -> None:
+    """Noisy multislice images against the noise-free image drawn from their list of atoms."""
+    folder = SHARED / "checks" / "multislice"
+    if not folder.is_dir():
+        print(f"no multislice images at {folder}: skipped")
+        return
+    for entry in json.loads((folder / "manifest.json").read_text())["images"]:
+        expected, counts = multislice_twin(folder, entry)
+        sigma = 0.02 / entry["params"]["pixel_size_nm"]
+        flat = [gaussian_filter(image, sigma) - gaussian_filter(image, 30 * sigma) for image in (expected, counts)]
+        a, b = (image[40:-40, 40:-40].ravel() for image in flat)
+        noise = np.sqrt(gaussian_noise(counts, sigma))
+        slope = float(a @ b / (a @ a))
+        residual = float(np.std(b - slope * a))
+        print(
+            f"{entry['name']:14s} correlation {np.corrcoef(a, b)[0, 1]:.4f}  intensity {slope:.3f}  residual "
+            f"{100 * residual / np.ptp(a):.2f} % of range, of which counting {100 * noise / np.ptp(a):.2f} %"
+        )
+
+
+def gaussian_noise(counts: np.ndarray, sigma: float) -> float:
+    """Variance of counting noise left after a Gaussian filter."""
+    return float(np.clip(counts, 0, None).mean() / (4 * np.pi * sigma**2))
+
+
+def multislice_twin(folder: Path, entry: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Electrons expected from the list of atoms, and those of the image."""
+    image, optics = entry["params"], entry["simulation"]
+    coefficients = optics["aberrations_A"]
+    angle = {
+        f"phi{nm}_deg": np.rad2deg(coefficients.get(f"phi{nm}", 0)) - image["theta_deg"] for nm in ("12", "21", "23")
+    }
+    inner, outer = optics["detectors_mrad"][0]
+    microscope = nd.Microscope(
+        optics["energy_eV"] / 1e3, optics["semiangle_mrad"], inner, outer, image["source_fwhm_nm"],
+        aberrations=nd.Aberrations(
+            C10_nm=coefficients.get("C10", 0) / 10, C12_nm=coefficients.get("C12", 0) / 10,
+            C21_nm=coefficients.get("C21", 0) / 10, C23_nm=coefficients.get("C23", 0) / 10,
+            C30_um=coefficients.get("C30", 0) / 1e4, **angle,
+        ),
+    )  # fmt: skip
+    atoms = pd.read_csv(folder / f"{entry['name']}_atoms.csv", keep_default_na=False)
+    columns = tuple(tuple(e.split("+")) if e else () for e in atoms["elements"].astype(str))
+    weights, pixel = amplitudes(columns, microscope), image["pixel_size_nm"]
+    fraction = render(atoms[["y_px", "x_px"]].to_numpy(), weights, microscope, tuple(image["shape"]), (pixel, pixel))
+    pixels = tifffile.imread(folder / entry["file"]).astype(float)
+    return fraction * image["dose_e_per_px"], (pixels - image["offset"]) / image["gain"]
+
+
+def truth_positions() -> None:
+    """Maxima of noise-free images, found by a parabola, against the truth."""
+    for name, scan in {
+        "still": nd.Scan(rotation_deg=33),
+        "linear drift": nd.Scan(rotation_deg=33, drift_pm_per_line=(0.8, -1.1)),
+        "and non-linear": nd.Scan(rotation_deg=33, drift_pm_per_line=(0.8, -1.1), wander_pm=40, flyback_pm=60),
+    }.items():
+        micrograph, sites = nd.simulate("WSe2", field_of_view_nm=6, pixel_size_nm=0.01, scan=scan, **CLEAN)
+        offset = peak_offsets_pm(np.log(micrograph.data.astype(float)), nd.tables.positions_nm(sites) / 0.01) * 10
+        print(f"truth, {name:15s} rms {np.sqrt((offset**2).mean()):.3f} pm, mean {np.abs(offset.mean(0)).max():.4f} pm")
+
+
+def peak_offsets_pm(image: np.ndarray, places_px: np.ndarray) -> np.ndarray:
+    """Distance of the local maxima from given places, in pixels."""
+    y, x = (a.ravel() for a in np.mgrid[-1:2, -1:2])
+    design = np.linalg.pinv(np.stack([np.ones(9), y, x, y**2, x**2, x * y], 1))
+    result = []
+    for place in places_px:
+        row, column = np.rint(place).astype(int)
+        if min(row, column) > 10 and max(row, column) < len(image) - 11:
+            c = design @ image[row - 1 : row + 2, column - 1 : column + 2].ravel()
+            result.append((row, column) - np.linalg.solve([[2 * c[3], c[5]], [c[5], 2 * c[4]]], c[1:3]) - place)
+    return np.array(result)
+
+
+def speed(pairs: int, workers: int) -> None:
+    """Labelled 256 x 256 pairs per second, and one large image."""
+    for crystal in ("WSe2", "MoTe2", "graphene"):
+        list(nd.training_pairs(crystal, n=5))
+        start, cpu = time.perf_counter(), time.process_time()
+        list(nd.training_pairs(crystal, n=pairs))
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        line = f"{crystal:8s} {pairs / wall:5.1f} pairs/s here, {pairs / cpu:5.1f} per CPU second"
+        if workers:
+            stream = nd.training_pairs(crystal, n=pairs + 4 * workers, workers=workers)
+            for _ in range(4 * workers):
+                next(stream)
+            start = time.perf_counter()
+            rest = len(list(stream))
+            line += f", {rest / (time.perf_counter() - start):5.1f} pairs/s from {workers} workers"
+        print(line)
+    start = time.perf_counter()
+    nd.simulate("WSe2", field_of_view_nm=41, pixel_size_nm=0.02, defects={"V_Se": 0.02})
+    print(f"simulate, 2050 x 2050: {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    column_ratios()
+    multislice_images()
+    truth_positions()
+    speed(options.pairs, options.workers)
