@@ -1,0 +1,274 @@
+"""The members of one class on their way to their average: gathered, registered, screened, summed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from .crystals import Crystal
+from .members import Ground, neighbors_of, pristine_sites
+from .micrograph import Micrograph
+from .registration import Patches, make_template, variance_of
+
+Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+MARGIN_NM = 0.12
+"""Averaged beyond the radius, so that its outermost columns are whole."""
+PRISTINE = "pristine:"
+_SMOOTH = 0.12  # blur of a single member's template against its noise, in distances between columns
+_OUTLIER = 5.0  # robust standard deviations of the correlation
+
+
+@dataclass
+class Stack:
+    """Members of one species.
+
+    Parameters
+    ----------
+    species : str
+    images : list of Micrograph
+    table : DataFrame
+        Candidates: the columns of DEFECTS and micrograph.
+    groups : list of (micrograph, frame, rows of `table`, Patches)
+        Those that are not ruled out by where they lie.
+    maps : ndarray, shape (n, 2, 2)
+        From the crystal's frame to the image, nm to nm.
+    reasons : ndarray of str, shape (n,)
+        Why a candidate is not averaged; "" if it is.
+    crystal : Crystal or None
+    pixel : float
+        Of the average, in nm.
+    radius : float
+        Half the side of the registered patch, in nm.
+    tick : callable
+        Called after each pass over a frame.
+    """
+
+    species: str
+    images: list[Micrograph]
+    table: pd.DataFrame
+    groups: list[tuple[int, int, Rows, Patches]]
+    maps: Array
+    reasons: npt.NDArray[np.object_]
+    crystal: Crystal | None
+    pixel: float
+    radius: float
+    tick: Callable[[], None] = lambda: None
+    pose: Array = field(init=False)
+    found: Array = field(init=False)
+    units: dict[int, tuple[float, float, float]] = field(init=False)  # weight, gain, offset of each micrograph
+    variance: dict[int, tuple[float, float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pose = np.tile([0.0, 0, 1, 0, 0], (len(self.table), 1))
+        self.found = np.full((len(self.table), 5), np.nan)
+        counts = self.table.loc[self.accepted, "micrograph"].value_counts()
+        self.reference = int(counts.index[0]) if len(counts) else 0
+        self.units = {k: (float(k == self.reference), 1.0, 0.0) for k in range(len(self.images))}
+        self.variance = dict.fromkeys(range(len(self.images)), (1.0, 0.0))
+
+    @property
+    def accepted(self) -> npt.NDArray[np.bool_]:
+        """Which candidates are averaged."""
+        return np.asarray(self.reasons == "", bool)
+
+    @property
+    def half(self) -> int:
+        """Half the side of the average, in pixels."""
+        return int(np.ceil((self.radius + MARGIN_NM) / self.pixel))
+
+    @property
+    def sublattice(self) -> str:
+        """Sublattice of the central site; "" where the members have none."""
+        names = self.table["sublattice"]
+        known = self.crystal is not None and names.isin([s.name for s in self.crystal.sublattices]).all()
+        if self.crystal is None or not len(names) or not known:
+            return ""
+        home = self.crystal.sublattice(str(names.iloc[0]))
+        return next(s.name for s in self.crystal.sublattices if s.host == home.host)
+
+    def register(self, rounds: int, rotation: bool, min_coverage: float, min_correlation: float | None) -> None:
+        """Fit all members to their own average, `rounds` times made anew, and screen them."""
+        candidates = self.accepted
+        half = int(np.floor(self.radius / self.pixel))
+        apart = self.crystal.nearest_neighbor_nm if self.crystal else 0.2
+        for turn in range(rounds):
+            total, weights, _ = self.sum()[:, 0]
+            n = max(int(self.accepted.sum()), 1)
+            template = make_template(_filled(total, weights), _SMOOTH / n**0.5 * apart / self.pixel)
+            sums = np.zeros((len(self.table), 8))
+            for number, frame, rows, patches in self.groups:
+                pixels = self.images[number].frame(frame)
+                here = template.with_variance(self.variance[number])
+                pose = self.pose[rows]
+                if turn == 0 and number != self.reference:  # intensities in other units: gain and offset first
+                    pose = _with_gain(pose, patches.register(pixels, here, half, pose.copy(), steps=0)[1])
+                found, sums[rows] = patches.register(pixels, here, half, pose, rotation=rotation)
+                self.pose[rows], self.found[rows] = pose, found
+                self.tick()
+            self._screen(candidates, half, min_coverage, min_correlation)
+            self._calibrate(
+                sums * np.where(np.arange(8) >= 6, n / max(n - 1, 1), 1), float(template.table[..., 0].min())
+            )
+
+    def _screen(self, candidates: npt.NDArray[np.bool_], half: int, coverage: float, correlation: float | None) -> None:
+        """Give the reason to each member that does not belong."""
+        value, seen = self.found[:, 0], self.found[:, 1]
+        shift = np.linalg.norm(self.pose[:, :2], axis=1) * self.pixel
+        limit = 0.3 * (self.crystal.nearest_neighbor_nm if self.crystal else 0.2)
+        good = candidates & (seen >= coverage) & (shift < limit)
+        low = np.full(len(value), -1.0 if correlation is None else correlation)
+        for number in np.unique(self.table["micrograph"]):
+            rows = (self.table["micrograph"] == number).to_numpy()
+            if correlation is None and (good & rows).sum() >= 5:
+                middle = np.median(value[good & rows])
+                low[rows] = middle - _OUTLIER * max(1.4826 * np.median(np.abs(value[good & rows] - middle)), 0.002)
+        tests = {
+            "near the border or other defects": ~(seen >= coverage),
+            "shifted too far": ~(shift < limit),
+            "low correlation": ~(value >= low),
+        }
+        for k in np.flatnonzero(candidates):
+            self.reasons[k] = next((reason for reason, bad in tests.items() if bad[k]), "")
+
+    def _calibrate(self, sums: Array, lowest: float) -> None:
+        """Noise, weight and units of each micrograph, and a common origin of the shifts."""
+        use = self.accepted
+        if not use.any():
+            return
+        self.pose[:, :2] -= self.pose[use, :2].mean(0)
+        number = self.table["micrograph"].to_numpy()
+        several = len(np.unique(number[use])) > 1
+        for k in np.unique(number[use]):
+            rows = use & (number == k)
+            self.variance[int(k)] = variance_of(sums[rows], lowest)
+            gain, offset = np.median(self.pose[rows, 2:4], axis=0) if several and k != self.reference else (1.0, 0.0)
+            noise = float(sums[rows, 6].sum() / sums[rows, 0].sum()) / gain**2
+            self.units[int(k)] = (1 / noise, float(gain), float(offset))
+        scale = self.units[self.reference][0] if number[use].tolist().count(self.reference) else 1.0
+        self.units = {
+            k: (w / scale if number[use].tolist().count(k) else 0.0, a, b) for k, (w, a, b) in self.units.items()
+        }
+
+    def sum(self, part: Rows | None = None, operations: Array | None = None) -> Array:
+        """Add the accepted members on the grid.
+
+        Parameters
+        ----------
+        part : ndarray of int, shape (n,), optional
+            Which sum each member belongs to.
+        operations : ndarray, shape (m, 2, 2), optional
+            Equivalent copies of each member to add.
+
+        Returns
+        -------
+        ndarray, shape (3, part, side, side)
+            Weighted values, weights and numbers of members.
+        """
+        part = np.zeros(len(self.table), np.int64) if part is None else part
+        operations = np.eye(2)[None] if operations is None else operations
+        side = 2 * self.half + 1
+        sums = np.zeros((3, int(part.max(initial=0)) + 1, side, side))
+        for number, frame, rows, patches in self.groups:
+            pixels = self.images[number].frame(frame)
+            weight = np.array([self.units[number]] * len(rows)).reshape(-1, 3)
+            weight[~self.accepted[rows], 0] = 0
+            for operation in operations:
+                pose = self.pose[rows].copy()
+                pose[:, :2] = pose[:, :2] @ operation.T
+                pose[:, 4] *= np.linalg.det(operation)
+                turned = Patches(
+                    patches.centers,
+                    operation @ patches.to_grid,
+                    [o @ operation.T for o in patches.others],
+                    patches.mask,
+                )
+                turned.add(pixels, self.half, pose, weight, part[rows], sums)
+            self.tick()
+        sums[2] /= len(operations)
+        return sums
+
+    def members(self, part: Rows) -> pd.DataFrame:
+        """Table of all candidates, with what became of them."""
+        shift = self.pose[:, :2] * self.pixel
+        shift[np.isnan(self.found[:, 0])] = np.nan
+        moved = self.table[["y_nm", "x_nm"]].to_numpy() + np.einsum("nab,nb->na", self.maps, np.nan_to_num(shift))
+        return self.table.assign(
+            y_nm=moved[:, 0],
+            x_nm=moved[:, 1],
+            dy_pm=1000 * shift[:, 0],
+            dx_pm=1000 * shift[:, 1],
+            shift_err_pm=1000 * self.pixel * np.hypot(self.found[:, 2], self.found[:, 3]) / np.sqrt(2),
+            rotation_deg=np.rad2deg(self.pose[:, 4]),
+            correlation=self.found[:, 0],
+            coverage=self.found[:, 1],
+            half=np.where(self.accepted, part % 2, -1),
+            accepted=self.accepted,
+            reason=self.reasons,
+        )
+
+
+def gather(
+    species: str, images: list[Micrograph], tables: list[pd.DataFrame], grounds: list[Ground | None],
+    pixel_nm: float, radius_nm: float, isolation_nm: float,
+) -> Stack:  # fmt: skip
+    """Find the members of a species, the crystal's frame around each, and its neighbours."""
+    kind = species.removeprefix(PRISTINE)
+    rows: list[pd.DataFrame] = []
+    groups: list[tuple[int, int, Rows, Patches]] = []
+    maps, reasons = [], []
+    for number, (image, table, ground) in enumerate(zip(images, tables, grounds, strict=True)):
+        if kind != species:
+            if ground is None:
+                raise ValueError("`sites` must be given to average pristine columns; pass the table of assign_sites().")
+            own = pristine_sites(ground, table, kind, radius_nm)
+        else:
+            own = table[table["species"] == species].reset_index(drop=True)
+        center, to_image = own[["y_nm", "x_nm"]].to_numpy(float), np.tile(np.eye(2), (len(own), 1, 1))
+        if ground is not None and len(own):
+            center, to_image = ground.surroundings(own)
+        mask = 0.6 * (ground.crystal.nearest_neighbor_nm if ground else 0.2)
+        apart = neighbors_of(center, own["frame"].to_numpy(), table, 1.5 * (radius_nm + MARGIN_NM))
+        apart = [near[np.linalg.norm(near - c, axis=1) > 0.5 * mask] for near, c in zip(apart, center, strict=True)]
+        nearest = np.array(
+            [np.linalg.norm(near - c, axis=1).min(initial=np.inf) for near, c in zip(apart, center, strict=True)]
+        )
+        lost = ~np.isfinite(center).all(1) | ~np.isfinite(to_image).all((1, 2))
+        why = np.where(lost, "off the lattice", np.where(nearest < isolation_nm, "another defect nearby", "")).astype(
+            object
+        )
+        step = image.pixel_size_yx_nm
+        first = sum(len(r) for r in rows)
+        for frame in np.unique(own["frame"]):
+            here = np.flatnonzero((own["frame"] == frame).to_numpy() & (why == ""))
+            inverse = np.linalg.inv(to_image[here])
+            others = [(apart[k] - center[k]) @ inverse[n].T / pixel_nm for n, k in enumerate(here)]
+            patches = Patches(center[here] / step, inverse * step / pixel_nm, others, mask / pixel_nm)
+            groups.append((number, int(frame), first + here, patches))
+        rows.append(own.assign(micrograph=number, y_nm=center[:, 0], x_nm=center[:, 1], species=species))
+        maps.append(to_image)
+        reasons.append(why)
+    crystal = next((ground.crystal for ground in grounds if ground), None)
+    return Stack(
+        species, images, pd.concat(rows, ignore_index=True), [g for g in groups if len(g[2])], np.concatenate(maps),
+        np.concatenate(reasons), crystal, pixel_nm, radius_nm,
+    )  # fmt: skip
+
+
+def _filled(total: Array, weights: Array) -> Array:
+    """Weighted mean, with the mean of all where nothing was seen."""
+    mean = total.sum() / max(weights.sum(), 1e-30)
+    return np.asarray(np.where(weights > 1e-3 * weights.max(), total / np.maximum(weights, 1e-30), mean))
+
+
+def _with_gain(pose: Array, sums: Array) -> Array:
+    """Poses with gain and offset from a straight line of pixels against template."""
+    n, t, tt, v, _, tv = sums.T[:6]
+    pose[:, 2] = (tv - t * v / n) / (tt - t * t / n)
+    pose[:, 3] = (v - pose[:, 2] * t) / n
+    return pose
