@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,21 @@ def write_micrograph(micrograph: Micrograph, path: str | os.PathLike[str]) -> Pa
         options["resolution"] = (1 / x_nm, 1 / y_nm)
     with writing(path) as temporary:
         tifffile.imwrite(temporary, data.astype(data.dtype.newbyteorder("=")), imagej=True, **options)
+    return path
+
+
+def write_stack(
+    data: Any, names: Sequence[str], pixel_size_nm: float | tuple[float, float], path: str | os.PathLike[str]
+) -> Path:
+    """Write named images (name, [frame,] y, x), such as the maps of a network, as the channels of an OME-TIFF."""
+    import tifffile
+
+    path = Path(path)
+    y_nm, x_nm = np.broadcast_to(pixel_size_nm, 2).tolist()
+    about = {"axes": "CTYX" if data.ndim == 4 else "CYX", "Channel": {"Name": list(names)}}
+    about |= {"PhysicalSizeY": y_nm, "PhysicalSizeX": x_nm, "PhysicalSizeYUnit": "nm", "PhysicalSizeXUnit": "nm"}
+    with writing(path) as temporary:
+        tifffile.imwrite(temporary, data, ome=True, compression="zlib", metadata=about)
     return path
 
 

@@ -66,10 +66,7 @@ class Results:
                 if (table := getattr(self, name)) is not None:
                     write_table(table, new / f"{name}.csv")
             (new / "averages").mkdir()
-            for species, one in self.averages.items():
-                write_micrograph(Micrograph(one.image, one.pixel_size_nm), new / "averages" / f"{species}.tif")
-                write_table(_strain_of(one), new / "averages" / f"{species}_sites.csv")
-                write_table(one.members, new / "averages" / f"{species}_members.csv")
+            write_averages(self.averages, new / "averages")
             (new / "figures").mkdir()
             self._draw(new / "figures")
             (new / "recipe.toml").write_text(self.recipe.complete().to_toml(), "utf-8")
@@ -95,6 +92,15 @@ class Results:
             figures.save(figure, folder / f"average_{species}.png")
             if len(one.precision):
                 draw(f"precision_{species}", figures.precision, one, size=(85, 65))
+
+
+def write_averages(averages: Mapping[str, ClassAverage], folder: Path) -> None:
+    """Write ``SPECIES.tif``, ``SPECIES_sites.csv`` (STRAIN, from the defect) and ``SPECIES_members.csv``."""
+    for species, one in averages.items():
+        name = species.replace(":", "_")
+        write_micrograph(Micrograph(one.image, one.pixel_size_nm), folder / f"{name}.tif")
+        write_table(_strain_of(one), folder / f"{name}_sites.csv")
+        write_table(one.members, folder / f"{name}_members.csv")
 
 
 def _strain_of(average: ClassAverage) -> pd.DataFrame:
@@ -168,6 +174,7 @@ class Run:
         return tuple(self.log)
 
     def __call__(self, step: str, *args: Any, **flow: Any) -> Any:
+        """Run a step with what flows into it and the keywords of the recipe."""
         keywords = {k: v for k, v in self.recipe.keywords(step).items() if k not in ("crystal", "model")} | flow
         number, total = list(STEPS).index(step), len(STEPS)
 
@@ -201,7 +208,7 @@ class Run:
         return micrograph
 
     def predicted(self, micrograph: Micrograph) -> Maps | None:
-        """Maps by the network named, else by that for the crystal, else None."""
+        """Predict maps by the network named, else by that for the crystal, else None."""
         crystal, given = self.recipe.crystal, self.recipe.keywords("predict").get("model")
         name = given or (model_for(crystal) if crystal else None) or "none"
         changes: dict[str, dict[str, Any]] = {"predict": {"model": name}}

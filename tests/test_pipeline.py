@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import napari_defects as nd
+from napari_defects import pipeline, recipes, tables
+from napari_defects.io import write_micrograph
+
+RECIPE = {"fit_lattice": {"crystal": "WSe2"}, "predict": {"model": "none"}}
+
+
+def test_every_table_is_there_and_valid(results):
+    for kind in ("atoms", "sites", "defects", "strain", "counts"):
+        tables.check(getattr(results, kind), kind)
+    assert results.maps is None
+    assert results.lattice.crystal.name == "WSe2"
+    assert results.defects["species"].value_counts().to_dict() == dict(
+        zip(results.counts["species"], results.counts["count"], strict=True)
+    )
+    assert set(results.averages) <= set(results.counts["species"])
+    assert any(line.startswith("locate:") for line in results.log)
+
+
+def test_the_steps_one_by_one_give_the_same(wse2, results):
+    atoms = nd.locate(wse2)
+    lattice = nd.fit_lattice(atoms, "WSe2")
+    sites = nd.assign_sites(atoms, lattice)
+    defects = nd.classify(wse2, sites, method="intensities")
+    pd.testing.assert_frame_equal(sites, results.sites)
+    pd.testing.assert_frame_equal(defects, results.defects)
+    pd.testing.assert_frame_equal(nd.count(defects, sites), results.counts)
+
+
+def test_progress_rises_and_cancels(wse2):
+    seen = []
+
+    def stop(done, total):
+        seen.append(done / total)
+        if done / total > 0.5:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        nd.analyze(wse2, RECIPE, progress=stop)
+    assert seen == sorted(seen)
+    assert 0 <= seen[0] <= seen[-1] <= 1
+
+
+def test_write_gives_the_files_named_in_the_manual(results, tmp_path):
+    folder = tmp_path / "out"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "stale.png").write_text("")
+    (folder / "notes.txt").write_text("mine")
+    results.write(folder)
+    for kind in ("atoms", "sites", "defects", "counts", "strain"):
+        pd.testing.assert_frame_equal(
+            nd.read_table(folder / f"{kind}.csv", kind), getattr(results, kind), rtol=0, atol=0
+        )
+    for species, average in results.averages.items():
+        image = nd.read_micrograph(folder / "averages" / f"{species}.tif")
+        assert image.pixel_size_nm == pytest.approx(average.pixel_size_nm, rel=1e-5)
+        assert np.array_equal(image.data, average.image)
+        nd.read_table(folder / "averages" / f"{species}_sites.csv", "strain")
+        assert len(nd.read_table(folder / "averages" / f"{species}_members.csv")) == len(average.members)
+    assert {"overview.png", "strain.png", "counts.png"} <= set(os.listdir(folder / "figures"))
+    assert not (folder / "figures" / "stale.png").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_the_recipe_written_runs_again_and_gives_the_same(results, wse2, tmp_path):
+    text = (results.write(tmp_path / "out") / "recipe.toml").read_text()
+    written = tomllib.loads(text)
+    assert written["classify"] == {"method": "intensities", "min_probability": 0.5}
+    assert written["predict"]["model"] == "none"
+    assert written["input"]["pixel_size_nm"] == pytest.approx(0.025)
+    assert written["versions"]["napari-defects"] == nd.__version__
+    again = nd.analyze(wse2, nd.Recipe.read(tmp_path / "out" / "recipe.toml"))
+    pd.testing.assert_frame_equal(again.defects, results.defects)
+    pd.testing.assert_frame_equal(again.strain, results.strain)
+    assert again.recipe.complete().to_toml() == text
+
+
+def test_write_where_one_must_not(results, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", "/proc/out"):
+        with pytest.raises(OSError, match="cannot be written"):
+            results.write(place)
+
+
+def test_without_a_crystal_there_are_only_atoms(wse2):
+    found = nd.analyze(wse2)
+    assert len(found.atoms) > 500
+    assert found.lattice is None
+    assert found.counts is None
+
+
+def test_input_is_hashed(wse2, tmp_path):
+    path = write_micrograph(wse2, tmp_path / "a.tif")
+    found = pipeline.analyze_file(path, tmp_path / "out", {"predict": {"model": "none"}})
+    assert found.recipe.keywords("input")["sha256"] == pipeline.sha256(path)
+    assert (tmp_path / "out" / "atoms.csv").is_file()
+
+
+def test_a_wrong_scale_is_said(wse2, results, caplog):
+    run = pipeline.Run(nd.Recipe())
+    off = SimpleNamespace(scale=1.024 * results.lattice.scale, crystal=nd.WSE2)
+    with caplog.at_level(logging.WARNING, "napari_defects"):
+        run.check_scale(wse2.with_pixel_size(0.0256), results.lattice)
+        assert not run.log
+        run.check_scale(wse2.with_pixel_size(0.0256), off)
+    assert "% too large for WSe2, whose lattice says 0.025" in caplog.text
+    assert "too large" in run.lines[0]
+
+
+def test_the_lattice_can_calibrate(wse2):
+    recipe = nd.Recipe(RECIPE | {"calibrate": {"crystal": "WSe2"}})
+    assert pipeline.Run(recipe).prepared(nd.Micrograph(wse2.data)).pixel_size_nm == pytest.approx(0.025, rel=0.005)
+    complete = recipe.complete().to_toml()
+    assert nd.Recipe.from_toml(complete).complete().to_toml() == complete
+    assert recipe.updated({"average": {"radius_nm": None, "seed": 3}}).keywords("average")["radius_nm"] == 0.8
+
+
+def test_broken_recipe_files(tmp_path):
+    (tmp_path / "a.toml").write_text("[locate\n")
+    with pytest.raises(ValueError, match=r"a\.toml: the recipe is not valid TOML"):
+        nd.Recipe.read(tmp_path / "a.toml")
+    with pytest.raises(FileNotFoundError, match="no recipe"):
+        nd.Recipe.read(tmp_path / "b.toml")
+
+
+def test_defaults_are_those_of_the_signatures():
+    assert recipes.defaults("classify") == {"method": "maps", "min_probability": 0.5}
+    assert recipes.defaults("fit_lattice") == {"crystal": None}
+    assert recipes.defaults("read_micrograph") == {"pixel_size_nm": None, "channel": None}
+    for step in recipes.STEPS:
+        assert not {"micrograph", "atoms", "sites", "progress"} & set(recipes.defaults(step))
