@@ -99,7 +99,7 @@ class Ground:
             names = np.tile(around["sublattice"].to_numpy(object), n)
             seen = self.positions(np.repeat(group["frame"].to_numpy(), k), i, j, names).reshape(n, k, 2)
             design = np.column_stack([np.ones(k), around[["y_nm", "x_nm"]]])
-            weight = np.isfinite(seen).all(-1)
+            weight = np.asarray(np.isfinite(seen).all(-1), float)
             normal = np.einsum("nk,ka,kb->nab", weight, design, design)
             spread = np.prod(np.var(design[:, 1:], axis=0)) * k**3
             bad = np.flatnonzero(np.linalg.det(normal) < 1e-6 * spread)  # too few columns for an affine map
