@@ -96,17 +96,20 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
     Returns
     -------
     DataFrame
-        `sites` with `height` (in the image's unit) and `relative_height` (1 for the host column of its
-        sublattice in its neighbourhood).
+        `sites` with `height` (in the image's unit; the amplitude where there is an atom, the linear fit's where
+        there is none) and `relative_height` (1 for the host column of its sublattice in its neighbourhood).
     """
     scale = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     height, relative = np.full((2, len(sites)), np.nan)
     points, sigma = measuring_points(sites), _widths(sites)[:, None] / scale
+    amplitude = sites["amplitude"].to_numpy(float)
     names, frames = sites["sublattice"].to_numpy(str), sites["frame"].to_numpy(np.int64)
     for frame in np.unique(frames).tolist():
         rows = frames == frame
         image = micrograph.frame(frame).astype(np.float64)
         height[rows] = heights(image - np.median(image), points[rows] / scale, sigma[rows], BACKGROUND_NM / scale)
+        known = np.isfinite(amplitude) & rows
+        height[known] = amplitude[known]
         relative[rows] = _relative(height[rows], points[rows], names[rows])
     return sites.assign(height=height, relative_height=relative)
 

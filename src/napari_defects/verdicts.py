@@ -24,7 +24,8 @@ OUTLIERS = ("darker", "brighter")
 _EMPTY = 0.04  # height of an empty column: what the tails of the neighbours add
 _RATIO_ERROR = 0.10  # of an expected ratio, relative to its distance from the host's
 _LEAST_WIDTH = 0.02
-_PRIOR_SITES = {"host": 50.0, "species": 0.5, "outlier": 0.1}
+_OUTLIER_FREQUENCY = 0.002  # of columns darker, and of columns brighter, than anything known
+_PRIOR_SITES = (50.0, 0.5)  # host and each species: what is believed before any site is seen
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,22 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
     near = relative[np.abs(relative - 1) < 0.5]
     host_width = center_and_width(near)[1] if len(near) >= 10 else 0.1
     host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
-    prior = np.array(
-        [_PRIOR_SITES["host"]] + [_PRIOR_SITES["species"]] * (len(known) - 1) + [_PRIOR_SITES["outlier"]] * 2
-    )
+    prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     frequency, mean = prior / prior.sum(), ratio.copy()
     for _ in range(30):
         width = host_width * (0.7 + 0.3 * np.clip(mean, 0, 3))
-        density = np.exp(-0.5 * ((relative[:, None] - mean) / width) ** 2) / width / np.sqrt(2 * np.pi)
-        density = np.column_stack([density, _outlier_density(relative)])
-        weight = density * (frequency if evidence is None else _with_outliers(evidence, frequency))
+        width[1:] = np.hypot(width[1:], _LEAST_WIDTH)
+        density = np.exp(-0.5 * ((relative[:, None] - mean) / width) ** 2) / width / np.sqrt(2 * np.pi) * frequency
+        if evidence is not None:
+            density = density * evidence * len(known)
+        weight = np.column_stack([density, _OUTLIER_FREQUENCY * _outlier_density(relative)])
         probability = weight / np.maximum(weight.sum(1, keepdims=True), 1e-300)
         own = probability[:, : len(known)]
+        frequency = (own.sum(0) + prior) / (own.sum() + prior.sum())
         pull = (ratio / spread**2 + (own * relative[:, None]).sum(0) / width**2) / (
             1 / spread**2 + own.sum(0) / width**2
         )
-        frequency = (probability.sum(0) + prior) / (len(relative) + prior.sum())
+        pull = np.clip(pull, ratio - 2 * spread, ratio + 2 * spread)
         settled = np.allclose(pull[1:], mean[1:], atol=1e-4)
         mean[1:] = pull[1:]
         if settled:
@@ -100,8 +102,3 @@ def _outlier_density(relative: Array) -> Array:
     dark = np.where(relative < 1, 1.0, 0.0)
     bright = np.where(relative > 1, 0.5 * np.exp(-0.5 * np.maximum(relative - 1, 0)), 0.0)
     return np.column_stack([dark, bright])
-
-
-def _with_outliers(evidence: Array, frequency: Array) -> Array:
-    rare = frequency[-2:]
-    return np.column_stack([evidence * (1 - rare.sum()), np.broadcast_to(rare, (len(evidence), 2))])
