@@ -117,6 +117,7 @@ def analyze(
     recipe: Recipe | Mapping[str, Mapping[str, Any]] | str | None = None,
     *,
     progress: Progress | None = None,
+    on_step: Callable[[str, Any], None] | None = None,
 ) -> Results:
     """Run all steps on an image.
 
@@ -127,6 +128,8 @@ def analyze(
         A recipe, its tables, or just the name of a crystal. Without a crystal only atoms are located.
     progress : callable, optional
         ``progress(done, total)``; to cancel, raise from it.
+    on_step : callable, optional
+        ``on_step(name, result)`` after each step, to show what there is while the rest goes on.
 
     Returns
     -------
@@ -139,7 +142,7 @@ def analyze(
     """
     if not isinstance(micrograph, Micrograph):
         raise TypeError(f"`micrograph` must be a Micrograph, got {type(micrograph).__name__}; use read_micrograph().")
-    run = Run(Recipe.make(recipe), progress)
+    run = Run(Recipe.make(recipe), progress, on_step)
     micrograph = run.prepared(micrograph)
     maps = run.predicted(micrograph)
     atoms = run("locate", micrograph, maps=maps)
@@ -164,8 +167,13 @@ class Run:
     Calling it runs a step: ``run("locate", micrograph, maps=maps)``.
     """
 
-    def __init__(self, recipe: Recipe, progress: Progress | None = None) -> None:
-        self.recipe, self.progress = recipe, progress
+    def __init__(
+        self,
+        recipe: Recipe,
+        progress: Progress | None = None,
+        on_step: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        self.recipe, self.progress, self.on_step = recipe, progress, on_step
         self.log: list[str] = []
 
     @property
@@ -188,6 +196,8 @@ class Run:
         start = time.perf_counter()
         result = STEPS[step](*args, **keywords)
         self.note(f"{step}: {time.perf_counter() - start:.1f} s")
+        if self.on_step is not None:
+            self.on_step(step, result)
         share(1, 1)
         return result
 

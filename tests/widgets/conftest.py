@@ -23,6 +23,14 @@ def wse2() -> tuple[nd.Micrograph, Any]:
 
 
 @pytest.fixture(scope="session")
+def measured(wse2: tuple[nd.Micrograph, Any]) -> tuple[Any, nd.Lattice]:
+    """Sites as they are measured, and their lattice."""
+    atoms = nd.locate(wse2[0])
+    lattice = nd.fit_lattice(atoms, "WSe2")
+    return nd.assign_sites(atoms, lattice), lattice
+
+
+@pytest.fixture(scope="session")
 def maps(wse2: tuple[nd.Micrograph, Any]) -> nd.Maps:
     """Class maps as a perfect network would give them."""
     micrograph, truth = wse2

@@ -66,7 +66,9 @@ def form(qtbot: Any) -> Form:
 
 
 def test_every_scalar_keyword_has_a_field_with_its_default(form: Form) -> None:
-    given = {n: p.default for n, p in inspect.signature(step).parameters.items() if n not in ("image", "table", "progress")}
+    given = {
+        n: p.default for n, p in inspect.signature(step).parameters.items() if n not in ("image", "table", "progress")
+    }
     assert form.values() == given
 
 
@@ -129,7 +131,9 @@ def test_the_twin_read_from_the_source_is_like_the_function(path: str) -> None:
     real, twin = getattr(import_module(f"napari_defects.{module}"), name), declared(path)
     assert inspect.getdoc(twin) == inspect.getdoc(real)
     ours, theirs = inspect.signature(twin).parameters, inspect.signature(real).parameters
-    assert [(p.name, p.default, p.kind) for p in ours.values()] == [(p.name, p.default, p.kind) for p in theirs.values()]
+    assert [(p.name, p.default, p.kind) for p in ours.values()] == [
+        (p.name, p.default, p.kind) for p in theirs.values()
+    ]
 
 
 @pytest.mark.parametrize("panel", PANELS)

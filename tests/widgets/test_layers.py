@@ -6,7 +6,15 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 import napari_defects as nd
-from napari_defects.widgets._layers import contrast, image_layer, map_layer, mask_layer, micrograph_of, scale_nm, set_scale_nm
+from napari_defects.widgets._layers import (
+    contrast,
+    image_layer,
+    map_layer,
+    mask_layer,
+    micrograph_of,
+    scale_nm,
+    set_scale_nm,
+)
 from napari_defects.widgets._viewer import upsert
 
 
@@ -22,7 +30,7 @@ def test_a_micrograph_survives_the_way_into_a_layer_and_back() -> None:
 
 
 def test_a_movie_has_frames_without_a_length() -> None:
-    data, keywords, _ = image_layer(nd.Micrograph(np.random.rand(5, 40, 50), 0.02, 0.5), "movie")
+    data, keywords, _ = image_layer(nd.Micrograph(np.random.default_rng(0).random((5, 40, 50)), 0.02, 0.5), "movie")
     layer = Image(data, **keywords)
     assert [str(u) for u in layer.units] == ["pixel", "nanometer", "nanometer"]
     after = micrograph_of(layer)
@@ -46,7 +54,7 @@ def test_pixels_are_no_length() -> None:
 
 
 def test_rgb_layers_are_refused_with_a_remedy() -> None:
-    with pytest.raises(ValueError, match="'photo' is an RGB picture.*Split RGB"):
+    with pytest.raises(ValueError, match=r"'photo' is an RGB picture.*Split RGB"):
         micrograph_of(Image(np.zeros((40, 40, 3)), rgb=True, name="photo"))
 
 

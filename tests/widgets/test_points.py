@@ -34,7 +34,9 @@ def shown(table: pd.DataFrame, kind: str, **known: Any) -> Points:
 
 def test_tables_survive_the_way_into_a_layer_and_back(sites: pd.DataFrame, defects: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(table_of(shown(sites, "sites")), tables.check(sites, "sites"), check_exact=True)
-    pd.testing.assert_frame_equal(table_of(shown(defects, "defects")), tables.check(defects, "defects"), check_exact=True)
+    pd.testing.assert_frame_equal(
+        table_of(shown(defects, "defects")), tables.check(defects, "defects"), check_exact=True
+    )
 
 
 def test_an_empty_site_is_drawn_where_it_would_be_and_stays_empty(sites: pd.DataFrame) -> None:

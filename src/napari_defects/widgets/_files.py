@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_defects.widgets._layers import LayerData, about, image_layer
+from napari_defects.widgets._layers import LayerData, about, image_layer, scale_nm
 from napari_defects.widgets._points import table_layer
 
 OURS = (".dm3", ".dm4", ".emd", ".ser", ".mrc", ".hspy")
@@ -100,7 +100,7 @@ def write_points(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     if kind in (None, "points"):
         table = layer.features.copy()
         if not {"y_nm", "x_nm"} <= set(table.columns):
-            table = table_of(layer, "atoms") if "nm" in str(layer.units[-1]) else pd.DataFrame(data).add_prefix("axis_")
+            table = pd.DataFrame(data).add_prefix("axis_") if scale_nm(layer) is None else table_of(layer, "atoms")
     else:
         table = table_of(layer)
     return [str(write_table(table, path))]

@@ -108,5 +108,5 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, KeyError):
         text = text.strip("'\"")
     if isinstance(error, (ValueError, TypeError, OSError)) and text:
-        return text[0].upper() + text[1:]
+        return text if "_" in text.split()[0] else text[0].upper() + text[1:]
     return f"Something unexpected happened ({type(error).__name__}: {text}); the log has the details."
