@@ -8,13 +8,21 @@ from scipy.spatial import cKDTree
 
 from napari_defects import get_crystal
 from napari_defects.simulation.graphene import KINDS, template
+from napari_defects.simulation.placement import Placer, alloy, apply, check_defects
 from napari_defects.simulation.scan import Scan
-from napari_defects.simulation.specimen import Relaxation, Specimen, add_defects, check_defects, pristine, relax
+from napari_defects.simulation.specimen import Relaxation, Specimen, pristine, relax
 
 
 def flake(crystal: str, side_nm: float = 12.0, rotation_deg: float = 10.0) -> Specimen:
     rotation = Scan(rotation_deg=rotation_deg).rotation()
     return pristine(get_crystal(crystal), np.full(2, side_nm), rotation=rotation, shift_nm=np.array([0.1, -0.05]))
+
+
+def add_defects(
+    specimen: Specimen, defects: dict[str, float], half: np.ndarray, rng: np.random.Generator, clustering: float = 0.0
+) -> Specimen:
+    placer = Placer(specimen, half, rng, clustering)
+    return apply(specimen, [d for species, amount in defects.items() for d in placer.add(species, amount)])
 
 
 @pytest.mark.parametrize("crystal", ["WSe2", "graphene", "MoTe2"])
@@ -31,7 +39,7 @@ def test_perfect_crystal_has_its_density_and_neighbors(crystal: str) -> None:
 
 def test_fractions_and_counts() -> None:
     specimen = flake("WSe2", 30)
-    add_defects(specimen, {"V_Se": 0.05, "Te2_W": 0.1, "Se_W": 7}, np.full(2, 4.0), np.random.default_rng(0))
+    specimen = add_defects(specimen, {"V_Se": 0.05, "Te2_W": 0.1, "Se_W": 7}, np.full(2, 4.0), np.random.default_rng(0))
     assert (specimen.species == "V_Se").sum() / (specimen.sublattice == 1).sum() == pytest.approx(0.05, rel=0.1)
     assert (specimen.species == "Te2_W").sum() / (specimen.sublattice == 0).sum() == pytest.approx(0.1, rel=0.1)
     chosen = specimen.species == "Se_W"
@@ -42,7 +50,7 @@ def test_fractions_and_counts() -> None:
 
 def test_complexes_are_neighbors() -> None:
     specimen = flake("MoTe2")
-    add_defects(specimen, {"V_Te+V_Mo": 5}, np.full(2, 5.0), np.random.default_rng(0))
+    specimen = add_defects(specimen, {"V_Te+V_Mo": 5}, np.full(2, 5.0), np.random.default_rng(0))
     changed = specimen.species == "V_Te+V_Mo"
     assert changed.sum() == 10
     assert sorted(specimen.columns[k] for k in specimen.column[changed]) == [()] * 5 + [("Te",)] * 5
@@ -107,7 +115,7 @@ def test_silicon_bonds() -> None:
 
 def test_graphene_defects_fit_both_sublattices_and_any_rotation() -> None:
     specimen = flake("graphene", 16, rotation_deg=77)
-    add_defects(
+    specimen = add_defects(
         specimen, {"V2": 4, "SW": 4, "Si1C4": 4, "V1": 4, "Si1C3": 4}, np.full(2, 6.5), np.random.default_rng(1)
     )
     assert len(specimen.defects) == 20
@@ -118,14 +126,14 @@ def test_graphene_defects_fit_both_sublattices_and_any_rotation() -> None:
     nearest = cKDTree(atoms).query(atoms[inner], 2)[0][:, 1]
     assert nearest.min() > 0.12
     assert nearest.max() < 0.195
-    assert len({int(specimen.sublattice[index]) for _, _, index in specimen.defects}) == 2
+    assert len({int(specimen.sublattice[d.site]) for d in specimen.defects}) == 2
 
 
 def test_relaxation_is_radial() -> None:
     specimen = flake("WSe2")
-    add_defects(specimen, {"V_Se": 1}, np.full(2, 1.0), np.random.default_rng(0))
+    specimen = add_defects(specimen, {"V_Se": 1}, np.full(2, 1.0), np.random.default_rng(0))
     relax(specimen, {"V_Se": Relaxation(amplitude_pm=5.0)})
-    offset = specimen.ideal_nm - specimen.defects[0][1]
+    offset = specimen.ideal_nm - specimen.defects[0].center_nm
     moved = specimen.position_nm - specimen.ideal_nm
     distance = np.linalg.norm(offset, axis=1)
     near = (distance > 0.1) & (distance < 1.1)
@@ -133,3 +141,22 @@ def test_relaxation_is_radial() -> None:
     nearest = get_crystal("WSe2").nearest_neighbor_nm
     np.testing.assert_allclose(radial, 5e-3 * nearest / distance[near], rtol=1e-6)
     assert np.abs(moved[distance < 0.1]).max() == 0
+
+
+def test_clusters_keep_together() -> None:
+    pristine_flake, rng = flake("WSe2", 30), np.random.default_rng(0)
+    together = []
+    for clustering in (0.0, 0.7):
+        specimen = add_defects(pristine_flake, {"Te_Se": 0.2}, np.full(2, 15.0), rng, clustering)
+        tree = cKDTree(specimen.ideal_nm[specimen.species == "Te_Se"])
+        together.append(tree.count_neighbors(tree, 0.4) / tree.n - 1)
+    assert together[0] == pytest.approx(6 * 0.2, rel=0.1)
+    assert together[1] > 1.5 * together[0]
+
+
+def test_an_alloy_has_its_composition() -> None:
+    assert alloy("WSe2", {"Te_Se": 0.3}) == pytest.approx({"Te_Se": 0.42, "Te2_Se": 0.09})
+    assert alloy("MoS2", {"W_Mo": 0.25}) == {"W_Mo": 0.25}
+    for bad in ({"V_Se": 0.1}, {"Te2_Se": 0.1}, {"Te_Se": 1.5}):
+        with pytest.raises(ValueError, match="composition"):
+            alloy("WSe2", bad)

@@ -4,6 +4,8 @@ from .bench import simulate
 from .conditions import Conditions, training_species
 from .dataset import training_pairs
 from .detector import Detector, Surface
+from .motion import Motion
+from .placement import alloy
 from .probe import Aberrations, Microscope
 from .scan import Scan
 from .specimen import Relaxation
@@ -13,9 +15,11 @@ __all__ = [
     "Conditions",
     "Detector",
     "Microscope",
+    "Motion",
     "Relaxation",
     "Scan",
     "Surface",
+    "alloy",
     "simulate",
     "training_pairs",
     "training_species",

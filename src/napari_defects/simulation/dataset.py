@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..crystals import Crystal, get_crystal
 from ..micrograph import Micrograph
-from .bench import Scene, make_scene
+from .bench import Bench
 from .conditions import (
     Conditions,
     draw_contrast,
@@ -25,6 +25,7 @@ from .conditions import (
     draw_surface,
 )
 from .graphene import KINDS
+from .truth import labels
 
 
 def training_pairs(
@@ -107,40 +108,21 @@ def draw_pair(
     defects = draw_defects(c, crystal, rng)
     microscope = draw_microscope(c, rng)
     dose = float(np.exp(rng.uniform(*np.log(c.dose_e_per_A2))))
-    scene = make_scene(
+    bench = Bench(
         crystal,
-        shape=shape,
-        pixel_nm=pixel_nm,
-        defects=defects,
-        microscope=microscope,
-        scan=draw_scan(c, shape, pixel, rng),
-        surface=draw_surface(c, shape, pixel, rng),
-        relaxation={s: draw_relaxation(c, rng) for s in defects if s not in KINDS},
-        disorder_pm=rng.uniform(0, c.disorder_pm),
-        dose_e_per_A2=dose,
-        contrast=draw_contrast(c, crystal, tuple(defects), rng),
-        rng=rng,
-        empty=rng.random() < c.empty,
+        shape,
+        pixel_nm,
+        microscope,
+        draw_scan(c, shape, pixel, rng),
+        draw_surface(c, shape, pixel, rng),
+        dose,
+        draw_contrast(c, crystal, tuple(defects), rng),
+    )
+    relaxation = {species: draw_relaxation(c, rng) for species in defects if species not in KINDS}
+    disorder_pm, empty = rng.uniform(0, c.disorder_pm), bool(rng.random() < c.empty)
+    clustering = rng.uniform(0, 0.6) if rng.random() < 0.2 else 0.0
+    scene = next(
+        bench.scenes(defects, rng, relaxation=relaxation, disorder_pm=disorder_pm, clustering=clustering, empty=empty)
     )
     detector = draw_detector(c, crystal, microscope, 100 * dose * pixel**2, rng)
     return Micrograph(detector.read(scene.expected_e, rng), pixel_nm, metadata={"dose_e_per_A2": dose}), labels(scene)
-
-
-def labels(scene: Scene) -> pd.DataFrame:
-    """List what a network is to find in a scene: frame, y_nm, x_nm, species, elements."""
-    specimen = scene.specimen
-    graph = np.isin(specimen.species.astype(str), KINDS)
-    filled = specimen.column > 0
-    used = filled | ~graph  # of graphene's empty sites the centre of the defect speaks
-    position = np.where(filled[:, None], scene.seen_px, scene.ideal_px)[used]
-    elements = np.array(["+".join(column) for column in specimen.columns], object)[specimen.column]
-    names = np.where(graph, elements, specimen.species)[used]
-    centers = [k for k, (name, _, _) in enumerate(specimen.defects) if name in ("V1", "V2", "SW")]
-    position = np.concatenate([position, scene.defect_px[centers]])
-    names = np.concatenate([names, np.array([specimen.defects[k][0] for k in centers], object)])
-    contents = np.concatenate([elements[used], np.full(len(centers), "", object)])
-    inside = np.all((position >= -0.5) & (position < np.array(scene.expected_e.shape) - 0.5), axis=1)
-    place = (position * np.asarray(scene.pixel_nm))[inside]
-    return pd.DataFrame(
-        {"frame": 0, "y_nm": place[:, 0], "x_nm": place[:, 1], "species": names[inside], "elements": contents[inside]}
-    )

@@ -73,14 +73,14 @@ class Scan:
 
     def distortion_nm(
         self, shape: tuple[int, int], pixel_nm: tuple[float, float], rng: np.random.Generator
-    ) -> Callable[[Array], Array]:
-        """Draw d: a function of pixel positions (n, 2) that gives (n, 2) in nm."""
+    ) -> Callable[..., Array]:
+        """Draw d: a function of pixel positions (n, 2), and of the frame, that gives (n, 2) in nm."""
         terms = rng.uniform(0.3, 1.0, 3) * 2 * np.pi * self.wander_cycles, rng.uniform(0, 2 * np.pi, (3, 2))
         size = rng.normal(0, 1, (3, 2)) * self.wander_pm * 1e-3 * np.sqrt(2 / 3)
         drift = np.asarray(self.drift_pm_per_line, float) * 1e-3
 
-        def distortion(position_px: Array) -> Array:
-            lines = position_px[:, :1] + position_px[:, 1:] / shape[1]
+        def distortion(position_px: Array, frame: int = 0) -> Array:
+            lines = position_px[:, :1] + position_px[:, 1:] / shape[1] + frame * shape[0]
             d = drift * (lines - shape[0] / 2)
             if self.wander_pm:
                 for frequency, phase, amplitude in zip(*terms, size, strict=True):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from numbers import Real
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from ..crystals import Crystal, is_species, occupants, site_of
-from .graphene import KINDS, template
+from ..crystals import Crystal
 
 Array = npt.NDArray[np.float64]
-_APART_NM = 1.2
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,15 @@ class Relaxation:
         return 1e-3 * self.amplitude_pm * fall * np.cos(2 * np.pi * beyond / self.wavelength_nm)
 
 
+class Defect(NamedTuple):
+    """A defect of a specimen: its centre, the column of its (first) site, and its number in a movie."""
+
+    species: str
+    center_nm: Array
+    site: int
+    track: int
+
+
 @dataclass
 class Specimen:
     """Columns of a flake in the scan's frame, relative to the middle of the image.
@@ -61,7 +68,7 @@ class Specimen:
         Host column (``W``) or the defect that the column belongs to.
     rotation : ndarray, shape (2, 2)
         ``row @ rotation`` turns (y, x) from the crystal's frame to the scan's.
-    defects : list of (species, position_nm, column index)
+    defects : list of Defect
     """
 
     crystal: Crystal
@@ -73,7 +80,7 @@ class Specimen:
     column: npt.NDArray[np.int64]
     species: npt.NDArray[np.object_]
     rotation: Array
-    defects: list[tuple[str, Array, int]] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
 
     def occupy(self, index: int, column: tuple[str, ...], species: str) -> None:
         """Change the occupants of one column."""
@@ -82,6 +89,21 @@ class Specimen:
             self.columns.append(column)
         self.column[index] = self.columns.index(column)
         self.species[index] = species
+
+    def without_columns(self) -> Specimen:
+        """Return the same frame without a crystal."""
+        none = slice(0, 0)
+        return replace(
+            self, position_nm=self.position_nm[none], ideal_nm=self.ideal_nm[none], cell=self.cell[none],
+            sublattice=self.sublattice[none], column=self.column[none], species=self.species[none],
+        )  # fmt: skip
+
+    def copy(self) -> Specimen:
+        """Return a copy that can be changed."""
+        return replace(
+            self, position_nm=self.position_nm.copy(), columns=list(self.columns), column=self.column.copy(),
+            species=self.species.copy(), defects=list(self.defects),
+        )  # fmt: skip
 
 
 def pristine(
@@ -126,124 +148,13 @@ def pristine(
     return Specimen(crystal, ideal.copy(), ideal, cell, sublattice, columns, column, names[sublattice], rotation)
 
 
-def check_defects(crystal: Crystal, defects: Mapping[str, float]) -> None:
-    """Raise ValueError for a species that the crystal cannot have, or an amount that makes no sense."""
-    for species, amount in defects.items():
-        if isinstance(amount, bool) or not isinstance(amount, Real) or not 0 <= amount < np.inf:
-            raise ValueError(f"`defects[{species!r}]` must be a fraction 0 to 1 or a count, got {amount!r}.")
-        if amount > 1 and amount != int(amount):
-            raise ValueError(f"`defects[{species!r}]` above 1 is a count and must be whole, got {amount!r}.")
-        if species in KINDS:
-            if crystal.name != "graphene":
-                raise ValueError(f"`defects` {species!r} belongs to graphene, not to {crystal.name}.")
-        elif not is_species(species) or site_of(species) is None or species in ("darker", "brighter"):
-            raise ValueError(f"`defects` must be named like V_Se, Te2_Se or {', '.join(KINDS)}, got {species!r}.")
-        else:
-            occupants(species, crystal)
-
-
-def add_defects(
-    specimen: Specimen, defects: Mapping[str, float], half_extent_nm: Array, rng: np.random.Generator
-) -> None:
-    """Put defects at random sites: a fraction of a sublattice's sites everywhere, or a count within the image."""
-    check_defects(specimen.crystal, defects)
-    free = np.ones(len(specimen.column), bool)
-    visible = np.all(np.abs(specimen.ideal_nm) < half_extent_nm, axis=1)
-    tree = cKDTree(specimen.ideal_nm) if len(free) else None
-    names = rng.permutation(sorted(defects)).tolist()
-    for species, amount in ((name, defects[name]) for name in names):
-        if tree is None:
-            return
-        if species in KINDS:
-            _add_graphene(specimen, species, amount, free, visible, tree, rng)
-        else:
-            _add_columns(specimen, species, amount, free, visible, tree, rng)
-
-
-def _choose(amount: float, sites: npt.NDArray[np.int64], visible: npt.NDArray[np.bool_], total: int,
-            rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], int]:  # fmt: skip
-    """Candidate sites in random order, and how many of them `amount` asks for."""
-    if isinstance(amount, (int, np.integer)) or amount > 1:
-        return rng.permutation(sites[visible[sites]]), int(amount)
-    return rng.permutation(sites), int(rng.binomial(total, amount))
-
-
-def _add_columns(
-    specimen: Specimen,
-    species: str,
-    amount: float,
-    free: npt.NDArray[np.bool_],
-    visible: npt.NDArray[np.bool_],
-    tree: cKDTree,
-    rng: np.random.Generator,
-) -> None:
-    names = [s.name for s in specimen.crystal.sublattices]
-    changes = [(names.index(name), column) for name, column in occupants(species, specimen.crystal).items()]
-    on_site = specimen.sublattice == changes[0][0]
-    sites, wanted = _choose(amount, np.flatnonzero(on_site & free), visible, int(on_site.sum()), rng)
-    for index in sites:
-        if wanted == 0:
-            break
-        members = [int(index)]
-        for sublattice, _ in changes[1:]:
-            near = tree.query_ball_point(specimen.ideal_nm[index], 1.05 * specimen.crystal.nearest_neighbor_nm)
-            near = [k for k in near if specimen.sublattice[k] == sublattice and free[k]]
-            members += [int(rng.choice(near))] if near else []
-        if len(members) < len(changes):
-            continue
-        for member, (_, column) in zip(members, changes, strict=True):
-            specimen.occupy(member, column, species)
-            free[member] = False
-        specimen.defects.append((species, specimen.ideal_nm[members].mean(axis=0), members[0]))
-        wanted -= 1
-
-
-def _add_graphene(
-    specimen: Specimen,
-    species: str,
-    amount: float,
-    free: npt.NDArray[np.bool_],
-    visible: npt.NDArray[np.bool_],
-    tree: cKDTree,
-    rng: np.random.Generator,
-) -> None:
-    """Put relaxed defects, far enough apart to keep their shapes, into graphene."""
-    sites, wanted = _choose(amount, np.flatnonzero(free), visible, len(free), rng)
-    for index in sites:
-        if wanted == 0:
-            break
-        if not free[index]:
-            continue
-        patch = template(species, int(rng.integers(4)))
-        around = np.array(tree.query_ball_point(specimen.ideal_nm[index], patch.radius_nm))
-        # The template has its first atom on sublattice A: turned by 180 degrees, it fits B; by 120, a second bond.
-        turn = np.deg2rad(180 * specimen.sublattice[index] + 120 * int(rng.integers(3)))
-        frame = _turned(turn) @ specimen.rotation
-        relative = (specimen.ideal_nm[around] - specimen.ideal_nm[index]) @ frame.T
-        distance, match = patch.tree.query(relative)
-        fits = distance < 0.03
-        around, match = around[fits], np.asarray(match)[fits]
-        specimen.position_nm[around] += patch.displacement_nm[match] @ frame
-        for atom, element in patch.changes:
-            for k in around[match == atom]:
-                specimen.occupy(int(k), (element,) if element else (), species)
-        specimen.defects.append((species, specimen.ideal_nm[index] + patch.center_nm @ frame, int(index)))
-        free[tree.query_ball_point(specimen.ideal_nm[index], _APART_NM)] = False
-        wanted -= 1
-
-
-def _turned(angle: float) -> Array:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
-
-
 def relax(specimen: Specimen, relaxation: Mapping[str, Relaxation], reach_nm: float = 1.2) -> None:
     """Displace the columns around each defect whose species has a `Relaxation`."""
     if not len(specimen.column):
         return
     tree, nearest = cKDTree(specimen.ideal_nm), specimen.crystal.nearest_neighbor_nm
     for species, field_of in relaxation.items():
-        centers = np.array([center for name, center, _ in specimen.defects if name == species])
+        centers = np.array([d.center_nm for d in specimen.defects if d.species == species])
         if not len(centers):
             continue
         pairs = cKDTree(centers).sparse_distance_matrix(tree, reach_nm, output_type="ndarray")
