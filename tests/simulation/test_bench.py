@@ -9,7 +9,7 @@ import pytest
 
 import napari_defects as nd
 from napari_defects import tables
-from napari_defects.simulation import Conditions, Surface, training_pairs, training_species
+from napari_defects.simulation import PRESETS, Conditions, Surface, training_pairs, training_species
 
 CLEAN = {"detector": nd.Detector(read_noise_e=0), "shot_noise": False}
 
@@ -141,3 +141,10 @@ def test_bad_streams_are_refused_at_once() -> None:
         training_pairs("WSe2", shape=(8, 8))
     with pytest.raises(ValueError, match="workers"):
         training_pairs("WSe2", workers=-1)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_simulate(name: str) -> None:
+    side = 128 * PRESETS[name]["pixel_size_nm"]
+    crystal = "graphene" if "Ziatdinov" in name else "WSe2"
+    assert nd.simulate(crystal, field_of_view_nm=side, **PRESETS[name])[0].data.shape == (128, 128)

@@ -6,11 +6,13 @@ from .dataset import training_pairs
 from .detector import Detector, Surface
 from .motion import Motion
 from .placement import alloy
+from .presets import PRESETS
 from .probe import Aberrations, Microscope
 from .scan import Scan
 from .specimen import Relaxation
 
 __all__ = [
+    "PRESETS",
     "Aberrations",
     "Conditions",
     "Detector",
