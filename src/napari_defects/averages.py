@@ -159,7 +159,7 @@ def average(
     pixel_size_nm : float, optional
         Of the averages; None for that of the finest image.
     rounds : int
-        Times that the template is made anew.
+        Most times that the template is made anew; two are enough when the lattice is good.
     seed : int
         For the division into halves.
     progress : callable, optional
@@ -206,6 +206,8 @@ def average(
             _log.warning(
                 "no %s was averaged: %s.", stack.species, ", ".join(sorted(set(stack.reasons))) or "there is none"
             )
+    if progress is not None and done < total:
+        progress(total, total)
     return result
 
 
@@ -224,7 +226,7 @@ def _finish(stack: Stack, symmetrize: bool, seed: int) -> ClassAverage:
     sums = stack.sum(part, operations)
 
     def image_of(select: slice) -> Array:
-        total, weights, _ = sums[:, select].sum(1)
+        total, weights, _ = np.moveaxis(sums[select].sum(0), -1, 0)
         return np.asarray(np.where(weights > 0, total / np.where(weights > 0, weights, 1), np.nan))
 
     full = image_of(slice(None))
@@ -232,7 +234,7 @@ def _finish(stack: Stack, symmetrize: bool, seed: int) -> ClassAverage:
     seen = np.isfinite(full)
     if stack.crystal is not None and stack.sublattice:
         ruler = Ruler(stack.crystal, stack.sublattice, stack.pixel, stack.radius, stack.variance[stack.reference])
-        samples = float(np.median(sums[1].sum(0)))
+        samples = float(np.median(sums[..., 1].sum(0)))
         filled = np.where(seen, full, np.nanmean(full))
         columns = ruler.fit(filled, samples)
         precision = _precision(ruler, columns, image_of, n, parts, samples)
@@ -243,12 +245,12 @@ def _finish(stack: Stack, symmetrize: bool, seed: int) -> ClassAverage:
         }
         inflate = pd.Series(pooled, dtype=float).fillna(1.0) ** 0.5
         sites = ruler.sites(ruler.reshape(filled, columns), seen, inflate)
-    middle = max(sums.shape[1] // 2, 1)
+    middle = max(len(sums) // 2, 1)
     return ClassAverage(
         species=stack.species,
         image=full.astype(np.float32),
         pixel_size_nm=stack.pixel,
-        counts=sums[2].sum(0).astype(np.float32),
+        counts=sums[..., 2].sum(0).astype(np.float32),
         n=n,
         members=stack.members(np.where(part < middle, 0, 1)),
         half=(image_of(slice(0, middle)).astype(np.float32), image_of(slice(middle, None)).astype(np.float32)),

@@ -112,10 +112,10 @@ def _moments(
     """
     normal[:] = 0.0
     right[:] = 0.0
-    sums[:] = 0.0
     c, s = np.cos(pose[4]), np.sin(pose[4])
     middle = (len(table) - 1) / 2
-    derivative = np.empty(5)
+    n00 = n10 = n11 = n20 = n21 = n22 = n30 = n31 = n32 = n33 = r0 = r1 = r2 = r3 = 0.0
+    count = sum_t = sum_tt = sum_v = sum_vv = sum_tv = square = square_t = 0.0
     y0, y1, x0, x1 = _box(center, to_grid, half, image.shape)
     for py in range(y0, y1):
         for px in range(x0, x1):
@@ -125,8 +125,8 @@ def _moments(
             if abs(gy) > half or abs(gx) > half or _masked(gy, gx, others, mask2):
                 continue
             uy, ux = gy - pose[0], gx - pose[1]
-            ty = middle + FINE * (c * uy - s * ux)
-            tx = middle + FINE * (s * uy + c * ux)
+            wy, wx = c * uy - s * ux, s * uy + c * ux
+            ty, tx = middle + FINE * wy, middle + FINE * wx
             iy, ix = int(ty), int(tx)
             if iy < 0 or ix < 0 or iy >= len(table) - 1 or ix >= len(table) - 1:
                 continue
@@ -140,25 +140,41 @@ def _moments(
             sx += d * table[iy + 1, ix, 2] + e * table[iy + 1, ix + 1, 2]
             v = float(image[py, px])
             w = 1.0 / (variance[0] + variance[1] * t)
-            derivative[0] = -pose[2] * (c * sy + s * sx)
-            derivative[1] = -pose[2] * (c * sx - s * sy)
-            derivative[2], derivative[3] = t, 1.0
-            derivative[4] = pose[2] * ((s * uy + c * ux) * -sy + (c * uy - s * ux) * sx) if turn else 0.0
+            by, bx = -pose[2] * (c * sy + s * sx), -pose[2] * (c * sx - s * sy)
             residual = v - pose[2] * t - pose[3]
-            for m in range(5 if turn else 4):
-                wd = w * derivative[m]
-                right[m] += wd * residual
-                for n in range(m + 1):
-                    normal[m, n] += wd * derivative[n]
-            square = residual * residual
-            sums[0] += 1.0
-            sums[1] += t
-            sums[2] += t * t
-            sums[3] += v
-            sums[4] += v * v
-            sums[5] += t * v
-            sums[6] += square
-            sums[7] += square * t
+            wby, wbx, wt = w * by, w * bx, w * t
+            n00 += wby * by
+            n10 += wbx * by
+            n11 += wbx * bx
+            n20 += wby * t
+            n21 += wbx * t
+            n22 += wt * t
+            n30 += wby
+            n31 += wbx
+            n32 += wt
+            n33 += w
+            r0 += wby * residual
+            r1 += wbx * residual
+            r2 += wt * residual
+            r3 += w * residual
+            if turn:
+                bend = pose[2] * (wy * sx - wx * sy)
+                for m, other in enumerate((by, bx, t, 1.0, bend)):
+                    normal[4, m] += w * bend * other
+                right[4] += w * bend * residual
+            count += 1.0
+            sum_t += t
+            sum_tt += t * t
+            sum_v += v
+            sum_vv += v * v
+            sum_tv += t * v
+            square += residual * residual
+            square_t += residual * residual * t
+    normal[0, 0], normal[1, 0], normal[1, 1], normal[2, 0], normal[2, 1] = n00, n10, n11, n20, n21
+    normal[2, 2], normal[3, 0], normal[3, 1], normal[3, 2], normal[3, 3] = n22, n30, n31, n32, n33
+    right[0], right[1], right[2], right[3] = r0, r1, r2, r3
+    sums[0], sums[1], sums[2], sums[3] = count, sum_t, sum_tt, sum_v
+    sums[4], sums[5], sums[6], sums[7] = sum_vv, sum_tv, square, square_t
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
@@ -210,17 +226,16 @@ def _register(
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
 def _add(
     image: Image, centers: Array, to_grid: Array, half: int, other_start: Any, other: Array, mask2: float,
-    pose: Array, weight: Array, part: Any, total: Array, weights: Array, members: Array,
+    pose: Array, weight: Array, part: Any, sums: Array,
 ) -> None:  # fmt: skip
     for k in range(len(centers)):
         others = other[other_start[k] : other_start[k + 1]]
         m, p = to_grid[k], part[k]
         area = abs(m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0])
-        width = max(
-            1.0, max(np.hypot(m[0, 0], m[1, 0]), np.hypot(m[0, 1], m[1, 1]))
-        )  # of the kernel, for coarse pixels
+        width = max(1.0, max(np.hypot(m[0, 0], m[1, 0]), np.hypot(m[0, 1], m[1, 1])))  # wider for coarse pixels
         c, s = np.cos(pose[k, 4]), np.sin(pose[k, 4])
         gain, offset = weight[k, 1], weight[k, 2]
+        share, seen = weight[k, 0] / width**2, area / weight[k, 0]
         y0, y1, x0, x1 = _box(centers[k], m, half + 2.0 * width, image.shape)
         for py in range(y0, y1):
             for px in range(x0, x1):
@@ -230,14 +245,18 @@ def _add(
                     continue
                 uy, ux = gy - pose[k, 0], gx - pose[k, 1]
                 ty, tx = c * uy - s * ux + half, s * uy + c * ux + half
+                if min(ty, tx) <= -width or max(ty, tx) >= 2 * half + width:
+                    continue
                 v = (float(image[py, px]) - offset) / gain
-                for iy in range(max(0, int(np.ceil(ty - width))), min(2 * half, int(np.floor(ty + width))) + 1):
-                    wy = 1.0 - abs(iy - ty) / width
-                    for ix in range(max(0, int(np.ceil(tx - width))), min(2 * half, int(np.floor(tx + width))) + 1):
-                        w = wy * (1.0 - abs(ix - tx) / width) / (width * width)
-                        total[p, iy, ix] += weight[k, 0] * w * v
-                        weights[p, iy, ix] += weight[k, 0] * w
-                        members[p, iy, ix] += w * area
+                first_y, first_x = max(0, int(np.ceil(ty - width))), max(0, int(np.ceil(tx - width)))
+                last_y, last_x = min(2 * half, int(ty + width)), min(2 * half, int(tx + width))
+                for iy in range(first_y, last_y + 1):
+                    wy = (1.0 - abs(iy - ty) / width) * share
+                    for ix in range(first_x, last_x + 1):
+                        w = wy * (1.0 - abs(ix - tx) / width)
+                        sums[p, iy, ix, 0] += w * v
+                        sums[p, iy, ix, 1] += w
+                        sums[p, iy, ix, 2] += w * seen
 
 
 @dataclass(frozen=True)
@@ -313,7 +332,7 @@ class Patches:
             Weight, gain and offset of each member: (value - offset) / gain is averaged. Weight 0 leaves out.
         part : ndarray of int, shape (n,)
             Which of the averages it belongs to.
-        sums : ndarray, shape (3, part, 2 * half + 1, 2 * half + 1)
+        sums : ndarray, shape (part, 2 * half + 1, 2 * half + 1, 3)
             Weighted values, weights, and numbers of members, added to in place.
         """
         keep = weight[:, 0] > 0
@@ -322,5 +341,5 @@ class Patches:
             patches = Patches(self.centers[keep], self.to_grid[keep], start, self.mask)
             _add(
                 image, patches.centers, patches.to_grid, half, *patches._other, self.mask**2,
-                pose[keep], weight[keep], np.asarray(part, np.int64)[keep], sums[0], sums[1], sums[2],
+                pose[keep], weight[keep], np.asarray(part, np.int64)[keep], sums,
             )  # fmt: skip

@@ -21,6 +21,7 @@ MARGIN_NM = 0.12
 """Averaged beyond the radius, so that its outermost columns are whole."""
 PRISTINE = "pristine:"
 _SMOOTH = 0.12  # blur of a single member's template against its noise, in distances between columns
+_CONVERGED = 0.5  # a round that moves members by less than this many of their errors is the last
 _OUTLIER = 5.0  # robust standard deviations of the correlation
 
 
@@ -98,10 +99,12 @@ class Stack:
         half = int(np.floor(self.radius / self.pixel))
         apart = self.crystal.nearest_neighbor_nm if self.crystal else 0.2
         for turn in range(rounds):
-            total, weights, _ = self.sum()[:, 0]
+            if not self.accepted.any():
+                return
+            total, weights, _ = np.moveaxis(self.sum()[0], -1, 0)
             n = max(int(self.accepted.sum()), 1)
             template = make_template(_filled(total, weights), _SMOOTH / n**0.5 * apart / self.pixel)
-            sums = np.zeros((len(self.table), 8))
+            sums, before = np.zeros((len(self.table), 8)), self.pose[:, :2].copy()
             for number, frame, rows, patches in self.groups:
                 pixels = self.images[number].frame(frame)
                 here = template.with_variance(self.variance[number])
@@ -112,9 +115,11 @@ class Stack:
                 self.pose[rows], self.found[rows] = pose, found
                 self.tick()
             self._screen(candidates, half, min_coverage, min_correlation)
-            self._calibrate(
-                sums * np.where(np.arange(8) >= 6, n / max(n - 1, 1), 1), float(template.table[..., 0].min())
-            )
+            sums[:, 6:] *= n / max(n - 1, 1)  # the template holds the members' own noise
+            self._calibrate(sums, float(template.table[..., 0].min()))
+            moved = np.linalg.norm(self.pose[:, :2] - before, axis=1)[self.accepted]
+            if turn and len(moved) and np.median(moved) < _CONVERGED * np.median(self.found[self.accepted, 2]):
+                break
 
     def _screen(self, candidates: npt.NDArray[np.bool_], half: int, coverage: float, correlation: float | None) -> None:
         """Give the reason to each member that does not belong."""
@@ -167,13 +172,13 @@ class Stack:
 
         Returns
         -------
-        ndarray, shape (3, part, side, side)
+        ndarray, shape (part, side, side, 3)
             Weighted values, weights and numbers of members.
         """
         part = np.zeros(len(self.table), np.int64) if part is None else part
         operations = np.eye(2)[None] if operations is None else operations
         side = 2 * self.half + 1
-        sums = np.zeros((3, int(part.max(initial=0)) + 1, side, side))
+        sums = np.zeros((int(part.max(initial=0)) + 1, side, side, 3))
         for number, frame, rows, patches in self.groups:
             pixels = self.images[number].frame(frame)
             weight = np.array([self.units[number]] * len(rows)).reshape(-1, 3)
@@ -190,7 +195,7 @@ class Stack:
                 )
                 turned.add(pixels, self.half, pose, weight, part[rows], sums)
             self.tick()
-        sums[2] /= len(operations)
+        sums[..., 2] /= len(operations)
         return sums
 
     def members(self, part: Rows) -> pd.DataFrame:
