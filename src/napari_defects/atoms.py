@@ -115,28 +115,32 @@ def _locate(
     yx = _maxima(counts, sigma, aspect, apart, likely)
     if len(yx) == 0:
         return tables.empty("atoms")
-    columns = fit_columns(counts, _start(counts, yx, sigma, aspect), polish=False, steps=4)
+    columns = fit_columns(counts, _start(counts, yx, sigma, aspect), polish=False, steps=4, errors=False)
     for _ in range(2):
         columns = _pruned(columns, apart)
         more = _left_over(counts, columns, apart)
         if len(more) == 0:
             break
-        columns = fit_columns(counts, _joined(columns, more), polish=False, steps=3)
+        columns = fit_columns(counts, _joined(columns, more), polish=False, steps=3, errors=False)
     columns = _pruned(fit_columns(counts, _pruned(columns, apart)), apart)
     return _table(columns, noise, image.shape, pixel, likely, index)
 
 
 def _column_scale(counts: Array, pixel: Array) -> float:
-    """Width in nm at which the image has most structure above its noise."""
-    flat = counts - gaussian_filter(counts, 0.3 / pixel)
-    level, best, scale = float(np.mean(counts)), -np.inf, float(_SCALES_NM[8])
-    for s in _SCALES_NM[0.8 * pixel.max() < _SCALES_NM]:
-        px = s / pixel
-        response = px[0] ** 2 * gaussian_laplace(flat, px)
-        excess = float(np.var(response)) - level / (2 * np.pi * px[0] * px[1])
-        if excess > best:
-            best, scale = excess, float(s)
-    return scale
+    """Width in nm whose Laplacian of Gaussian has most structure above the noise in the image."""
+    taper = np.multiply.outer(*(np.hanning(n) for n in counts.shape))
+    flat = (counts - gaussian_filter(counts, 0.3 / pixel, truncate=3)) * taper
+    power = np.abs(np.fft.rfft2(flat)) ** 2 - float(np.mean(counts * taper**2)) * counts.size
+    fy, fx = np.fft.fftfreq(counts.shape[0], pixel[0]), np.fft.rfftfreq(counts.shape[1], pixel[1])
+    squared = (2 * np.pi) ** 2 * (fy[:, None] ** 2 + fx**2)
+    ring = np.sqrt(squared / squared.max() * 4e6).astype(int).ravel()
+    power, squared = (
+        np.bincount(ring, power.ravel()),
+        np.bincount(ring, squared.ravel()) / np.maximum(np.bincount(ring), 1),
+    )
+    scales = _SCALES_NM[0.8 * pixel.max() < _SCALES_NM] if 0.8 * pixel.max() < _SCALES_NM[-2] else _SCALES_NM[-2:]
+    excess = [np.sum(summed * (squared * s * s) ** 2 * np.exp(-squared * s * s)) for s in scales]
+    return float(scales[int(np.argmax(excess))])
 
 
 def _maxima(counts: Array, sigma: float, aspect: float, apart: float, likely: Array | None) -> Array:
@@ -174,7 +178,7 @@ def _start(counts: Array, yx: Array, sigma: float, aspect: float) -> Columns:
     """First guess of all parameters at candidate positions."""
     smooth = gaussian_filter(counts, (0.5 * sigma, 0.5 * sigma / aspect))
     grid = tuple(max(3, 1 + round(n * a / (24 * sigma))) for n, a in zip(counts.shape, (1.0, aspect), strict=True))
-    step = max(1, int(sigma / 2))
+    step = max(1, int(sigma / 1.2))
     low = percentile_filter(smooth[::step, ::step], 10, size=max(5, int(10 * sigma / step)))
     nodes = zoom(
         gaussian_filter(low, 6),
@@ -198,8 +202,9 @@ def _bright(columns: Columns) -> Array:
 
 def _pruned(columns: Columns, apart: float) -> Columns:
     """Without columns that are too dim, too uncertain, or on top of a brighter one."""
-    error = columns.errors[:, 0]
-    keep = (columns.amplitude > _DIMMEST * _bright(columns)) & ~(columns.amplitude < 3 * error)
+    keep = columns.amplitude > _DIMMEST * _bright(columns)
+    if len(columns.covariance):
+        keep &= ~(columns.amplitude < 3 * columns.errors[:, 0])
     pairs = cKDTree(columns.yx * (1.0, columns.aspect)).query_pairs(apart, output_type="ndarray")
     a, b = columns.amplitude[pairs[:, 0]], columns.amplitude[pairs[:, 1]]
     keep[np.where(a < b, pairs[:, 0], pairs[:, 1])] = False
@@ -207,8 +212,8 @@ def _pruned(columns: Columns, apart: float) -> Columns:
 
 
 def _taken(columns: Columns, keep: npt.NDArray[np.bool_]) -> Columns:
-    parts = {name: getattr(columns, name)[keep] for name in ("yx", "amplitude", "sigma", "group", "covariance")}
-    return replace(columns, **parts)
+    names = ["yx", "amplitude", "sigma", "group"] + ["covariance"] * bool(len(columns.covariance))
+    return replace(columns, **{name: getattr(columns, name)[keep] for name in names})
 
 
 def _joined(columns: Columns, yx: Array) -> Columns:
