@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_defects.micrograph import Micrograph
-from napari_defects.networks import StopTraining, Training, train
+from napari_defects.networks import StopTraining, Training, predict, train
 
 from .conftest import OPTIONS
 from .toys import CLASSES, toy, toys
@@ -74,6 +74,16 @@ def test_fine_tuning_starts_from_a_model(tmp_path, toy_model):
     assert model.card["score"] == pytest.approx(toy_model.card["score"], abs=0.02)
 
 
+def test_odds_shift_the_balance_between_classes():
+    counts = []
+    for factor in (1e-3, 1.0, 1e3):
+        model = train(toys(10), classes=CLASSES, options=replace(SHORT, odds={"V_W": factor}), seed=2)
+        counts.append(int((predict(toy(50)[0], model).data.argmax(axis=0) == CLASSES.index("V_W")).sum()))
+    assert counts[0] <= counts[1] < counts[2]
+    with pytest.raises(ValueError, match="`odds` names 'Xx'"):
+        train(toys(10), classes=CLASSES, options=replace(SHORT, odds={"Xx": 2.0}))
+
+
 def test_early_end_when_nothing_gets_better():
     options = replace(SHORT, steps=200, validate_every=2, patience=2, learning_rate=1e-12)
     model = train(toys(10), classes=CLASSES, options=options)
@@ -94,7 +104,8 @@ def test_images_smaller_than_the_crop():
     ("change", "word"),
     [
         ({"steps": 0}, "steps"), ({"batch": -1}, "batch"), ({"learning_rate": 0.0}, "learning_rate"),
-        ({"pixel_size_nm": 20.0}, "pixel_size_nm"), ({"minutes": 0.0}, "minutes"), ({"crop_px": 8}, "crop_px"),
+        ({"pixel_size_nm": 20.0}, "pixel_size_nm"), ({"minutes": 0.0}, "minutes"),
+        ({"crop_px": 8}, "crop_px"), ({"odds": {"W": 0.0}}, "odds"),
     ],
 )  # fmt: skip
 def test_options_out_of_bounds(change, word):

@@ -1,10 +1,10 @@
 from .inference import predict as predict
 from .models import Model as Model
 from .models import load_model as load_model
+from .options import Training as Training
 from .recipes import RECIPES as RECIPES
 from .recipes import train_recipe as train_recipe
 from .training import StopTraining as StopTraining
-from .training import Training as Training
 from .training import train as train
 from .zoo import list_models as list_models
 from .zoo import model_for as model_for

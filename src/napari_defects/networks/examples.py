@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,8 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from ..micrograph import Micrograph
+from .options import Training
 from .preparation import draw_targets, prepare
-
-if TYPE_CHECKING:
-    from .training import Training
 
 
 class Example(NamedTuple):
@@ -45,7 +43,7 @@ class Examples:
         self.doses: list[float] = []
         self.held_back = self._take(options.held_back)
         self._window = self._take(min(options.images, 64))
-        self._taken = len(self._window)
+        self._first = self._taken = len(self._window)
         if not self._window:
             raise ValueError(
                 f"`pairs` gave {len(self.held_back)} pair(s), all held back for validation; give more, "
@@ -68,8 +66,7 @@ class Examples:
     def batch(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Crops for a step: images (batch, 1, y, x) and targets (batch, y / stem, x / stem)."""
         options, rng = self.options, np.random.default_rng((self.seed, step))
-        # The window fills up twice as fast as it moves on, so that training begins at once.
-        due = int((step + 1) * options.images_per_step * (2 if len(self._window) < options.images else 1)) + 64
+        due = self._first + int((step + 1) * options.images_per_step)
         for example in self._take(max(0, due - self._taken)):
             if len(self._window) >= options.images:
                 self._window.pop(0)

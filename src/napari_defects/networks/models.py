@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -165,7 +166,7 @@ class Model:
         }
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            save_file(self.network.weights(), partial, {"napari_defects": json.dumps(about)})
+            partial.write_bytes(to_bytes(self.network.weights(), {"napari_defects": json.dumps(about)}))
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

@@ -10,7 +10,8 @@ from ..micrograph import Progress
 from ..simulation import Conditions, training_pairs
 from .cards import write_card
 from .models import Model
-from .training import Training, train
+from .options import Training
+from .training import train
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..micrograph import Micrograph, Progress, check_pixel_size
+from ..micrograph import Micrograph, Progress
 from .examples import Examples
 from .models import Model, Network, fast_dtype, pick_device
+from .options import Training
 from .validation import score, verdicts
 from .zoo import check_classes
 
@@ -30,93 +31,6 @@ Pair = tuple[Micrograph, pd.DataFrame]
 
 class StopTraining(Exception):
     """Raise it from `progress` to end a training early and get the best model so far."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train.
-
-    Parameters
-    ----------
-    crystal : str
-        Formula of the crystal the pairs show; empty for any.
-    pixel_size_nm : float
-        Pixel size the network works at.
-    steps : int
-        Batches to train on.
-    minutes : float, optional
-        End earlier, after this time; the learning rate then follows the clock.
-    kind, channels, levels, stem
-        The network, as for `Network`.
-    batch, crop_px : int
-        Crops per step, and their side in pixels of the model.
-    learning_rate, weight_decay : float
-        Of AdamW, after a warm-up and on a half cosine to zero.
-    average : float
-        Decay of the running average of the weights, which is what is kept.
-    disc_radius_nm : float
-        Every column is drawn as a disc this large.
-    balance : float
-        A class weighs as its frequency to the power ``-balance`` in the loss. The maps are
-        corrected for it afterwards, so that they stay probabilities.
-    images : int
-        Pairs held in memory at a time.
-    images_per_step : float
-        New pairs taken from the source per step, each in place of the oldest.
-    held_back : int
-        Pairs set aside for validation: the first of the source.
-    validate_every : int
-        Steps between validations.
-    patience : int
-        End after so many validations without a better score.
-    checkpoint : path, optional
-        File to resume from where it exists, and to write at each validation and when interrupted.
-    start : path, optional
-        Model file whose weights to start from: fine-tuning.
-    """
-
-    crystal: str = ""
-    pixel_size_nm: float = 0.02
-    steps: int = 6000
-    minutes: float | None = None
-    kind: str = "residual"
-    channels: int = 32
-    levels: int = 3
-    stem: int = 2
-    batch: int = 16
-    crop_px: int = 128
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-3
-    average: float = 0.998
-    disc_radius_nm: float = 0.07
-    balance: float = 0.5
-    images: int = 512
-    images_per_step: float = 0.25
-    held_back: int = 24
-    validate_every: int = 500
-    patience: int = 12
-    checkpoint: str | Path | None = None
-    start: str | Path | None = None
-
-    def __post_init__(self) -> None:
-        check_pixel_size(self.pixel_size_nm)
-        for name, low, high in (
-            ("steps", 1, 10**7), ("batch", 1, 1024), ("crop_px", 32, 2048), ("images", 1, 10**5),
-            ("held_back", 1, 10**4), ("validate_every", 1, 10**7), ("patience", 1, 10**6),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}.")
-        for name, above, most in (
-            ("learning_rate", 0, 1), ("disc_radius_nm", 0, 1), ("images_per_step", -1e-9, 1e3),
-            ("average", -1e-9, 0.99999), ("balance", -1e-9, 1), ("weight_decay", -1e-9, 1),
-        ):  # fmt: skip
-            if not above < getattr(self, name) <= most:
-                raise ValueError(
-                    f"`{name}` must be above {max(above, 0):g} and at most {most}, got {getattr(self, name)}."
-                )
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"`minutes` must be positive, got {self.minutes}.")
 
 
 def train(
@@ -197,6 +111,9 @@ class _Run:
             self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
         self.class_weights = torch.from_numpy(examples.class_weights(options.balance)).to(device)
+        if unknown := set(options.odds) - set(classes):
+            raise ValueError(f"`odds` names {min(unknown)!r}, which is not among `classes`.")
+        self.odds = torch.tensor([float(options.odds.get(c, 1.0)) for c in classes], device=device)
         self.step, self.seconds, self.best_score, self.stale = 0, 0.0, -1.0, 0
         self.best: dict[str, torch.Tensor] | None = None
         self.history: list[dict[str, float]] = []
@@ -238,11 +155,11 @@ class _Run:
         self.seconds += time.perf_counter() - began
 
     def corrected(self) -> Network:
-        """Return the averaged network, its bias corrected for the weights of the classes in the loss."""
+        """Return the averaged network, its bias corrected for the weights in the loss and the odds expected."""
         network: Network = copy.deepcopy(self.averaged).eval()
         with torch.no_grad():
             assert network.head.bias is not None
-            network.head.bias -= self.class_weights.log()
+            network.head.bias += (self.odds / self.class_weights).log()
         return network
 
     def validate(self) -> int:
@@ -301,7 +218,7 @@ class _Run:
         for network in (self.network, self.averaged):
             network.load_state_dict(model.network.state_dict())
             with torch.no_grad():
-                network.head.bias += self.class_weights.log()  # type: ignore[operator]
+                network.head.bias += (self.class_weights / self.odds).log()  # type: ignore[operator]
 
     def model(self, seed: int) -> Model:
         """Return the best weights as a model with its card."""
