@@ -134,12 +134,10 @@ def _column_scale(counts: Array, pixel: Array) -> float:
     fy, fx = np.fft.fftfreq(counts.shape[0], pixel[0]), np.fft.rfftfreq(counts.shape[1], pixel[1])
     squared = (2 * np.pi) ** 2 * (fy[:, None] ** 2 + fx**2)
     ring = np.sqrt(squared / squared.max() * 4e6).astype(int).ravel()
-    power, squared = (
-        np.bincount(ring, power.ravel()),
-        np.bincount(ring, squared.ravel()) / np.maximum(np.bincount(ring), 1),
-    )
+    summed = np.bincount(ring, power.ravel())
+    mean = np.bincount(ring, squared.ravel()) / np.maximum(np.bincount(ring), 1)
     scales = _SCALES_NM[0.8 * pixel.max() < _SCALES_NM] if 0.8 * pixel.max() < _SCALES_NM[-2] else _SCALES_NM[-2:]
-    excess = [np.sum(summed * (squared * s * s) ** 2 * np.exp(-squared * s * s)) for s in scales]
+    excess = [np.sum(summed * (mean * s * s) ** 2 * np.exp(-mean * s * s)) for s in scales]
     return float(scales[int(np.argmax(excess))])
 
 
