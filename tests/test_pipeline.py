@@ -122,6 +122,63 @@ def test_a_wrong_scale_is_said(wse2, results, caplog):
 def test_the_lattice_can_calibrate(wse2):
     recipe = nd.Recipe(RECIPE | {"calibrate": {"crystal": "WSe2"}})
     assert pipeline.Run(recipe).prepared(nd.Micrograph(wse2.data)).pixel_size_nm == pytest.approx(0.025, rel=0.005)
+    assert nd.Recipe.from_toml(recipe.complete().to_toml()).keywords("calibrate") == {"crystal": "WSe2"}
+    assert "calibrate" not in nd.Recipe().complete().steps
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "words"),
+    [
+        (np.full((64, 64), np.nan), 0.02, "NaN"),
+        (np.ones((64, 64)), 0.02, "constant"),
+        (np.random.default_rng(0).random((16, 16)), 0.02, "at least 32"),
+        (np.random.default_rng(0).random((64, 64)), None, "pixel_size_nm"),
+    ],
+)
+def test_images_that_cannot_be_analysed(data, size, words):
+    with pytest.raises(ValueError, match=words):
+        nd.analyze(nd.Micrograph(data, size), "WSe2")
+
+
+def test_noise_has_no_lattice(noise_image):
+    with pytest.raises(ValueError, match=r"lattice|atom|column"):
+        nd.analyze(noise_image((128, 128)), RECIPE)
+
+
+def test_what_is_not_a_micrograph():
+    with pytest.raises(TypeError, match="read_micrograph"):
+        nd.analyze(np.zeros((64, 64)), "WSe2")
+    with pytest.raises(TypeError, match="recipe"):
+        nd.analyze(nd.Micrograph(np.zeros((64, 64))), 3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ({"clasify": {}}, "unknown step 'clasify' in the recipe; did you mean 'classify'"),
+        ({"classify": {"min_probabilty": 0.7}}, r"unknown classify keyword .* did you mean 'min_probability'"),
+        ({"locate": {"maps": 1}}, "unknown locate keyword 'maps'"),
+        ({"classify": {"model": "x"}}, "unknown classify keyword 'model'"),
+        ({"classify": 3}, "must be a table"),
+    ],
+)
+def test_recipes_refuse_what_they_do_not_know(steps, words):
+    with pytest.raises(ValueError, match=words):
+        nd.Recipe(steps)
+
+
+def test_unknown_crystal_and_model(wse2):
+    with pytest.raises(ValueError, match="crystal"):
+        nd.analyze(wse2, "Kryptonite")
+    with pytest.raises((ValueError, FileNotFoundError), match="nonesuch"):
+        nd.analyze(wse2, {"predict": {"model": "nonesuch"}})
+
+
+def test_recipe_to_toml_and_back():
+    recipe = nd.Recipe({"fit_lattice": {"crystal": "MoS2"}, "average": {"radius_nm": 0.8, "species": ("V_S",)}})
+    again = nd.Recipe.from_toml(recipe.to_toml())
+    assert again.crystal == "MoS2"
+    assert again.keywords("average") == {"radius_nm": 0.8, "species": ["V_S"]}
     complete = recipe.complete().to_toml()
     assert nd.Recipe.from_toml(complete).complete().to_toml() == complete
     assert recipe.updated({"average": {"radius_nm": None, "seed": 3}}).keywords("average")["radius_nm"] == 0.8
