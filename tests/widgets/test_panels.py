@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QLabel
 
 import napari_defects as nd
 from napari_defects import tables
@@ -122,7 +123,11 @@ def test_average_lays_the_averages_beside_the_image(classified: ViewerModel, fin
         assert layer.extent.world[0][1] > 6.0, "to the right of the image"
         assert about(layer)["average"].n >= 1
         assert str(layer.units[0]) == "nanometer"
-    assert "members" in widget.gallery.findChildren(type(widget.status))[1].text()
+    words = [
+        label.text() for label in widget.gallery.findChildren(QLabel) if "pm" in label.text() or "?" in label.text()
+    ]
+    assert len(words) == len(made)
+    assert words[0].startswith("<b>")
 
 
 def test_strain_is_a_map_centred_at_zero_with_arrows(located: ViewerModel, finish: Finish) -> None:

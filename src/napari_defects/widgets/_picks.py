@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from napari.layers import Image, Points
+
 from napari_defects.crystals import CRYSTALS
 from napari_defects.widgets._layers import about, micrograph_of
 from napari_defects.widgets._points import table_of
@@ -54,11 +56,11 @@ class Choice:
 
 
 def _is_image(layer: Any) -> bool:
-    return layer._type_string == "image" and not {"maps", "average", "strain"} & set(about(layer))
+    return isinstance(layer, Image) and not {"maps", "average", "strain"} & set(about(layer))
 
 
 def _table(*kinds: str) -> Callable[[Any], bool]:
-    return lambda layer: layer._type_string == "points" and about(layer).get("table") in kinds
+    return lambda layer: isinstance(layer, Points) and about(layer).get("table") in kinds
 
 
 def _models() -> list[str]:

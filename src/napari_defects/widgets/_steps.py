@@ -11,7 +11,16 @@ from typing import Any, ClassVar, NamedTuple
 
 from magicgui.widgets import ComboBox
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_defects.widgets._calibration import Calibration
@@ -22,6 +31,7 @@ from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets._work import Job, sentence
 
 PLUGIN = "napari-defects"
+WIDTH_PX = 340
 
 
 class Made(NamedTuple):
@@ -70,10 +80,17 @@ class Panel(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.job: Job | None = None
-        self._layout = QVBoxLayout(self)
+        body, scroll, outer = QWidget(), QScrollArea(), QVBoxLayout(self)
+        scroll.setWidget(body)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self._layout = QVBoxLayout(body)
         self._layout.setContentsMargins(8, 6, 8, 8)
         self._layout.setSpacing(6)
-        self.setMinimumWidth(300)
+        self.setMinimumWidth(WIDTH_PX)
         self._add_inputs()
         self._add_forms()
         self._add_buttons()

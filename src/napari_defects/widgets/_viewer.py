@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from napari.layers import Image, Points
 
 from napari_defects.widgets._layers import LayerData
 from napari_defects.widgets._points import Keeper
@@ -15,7 +16,7 @@ def upsert(viewer: Any, made: LayerData) -> Any:
     data, keywords, kind = made
     name = keywords["name"]
     layer = next((old for old in viewer.layers if old.name == name), None)
-    if layer is not None and (layer._type_string != kind or layer.ndim != _ndim(data, kind)):
+    if layer is not None and (type(layer).__name__.lower() != kind or layer.ndim != _ndim(data, kind)):
         viewer.layers.remove(layer)
         layer = None
     if layer is None:
@@ -37,13 +38,13 @@ def _update(layer: Any, data: Any, keywords: dict[str, Any]) -> None:
     layer.metadata = keywords.pop("metadata")
     features = keywords.pop("features", None)
     with layer.events.data.blocker():
-        if layer._type_string == "points":
+        if isinstance(layer, Points):
             layer.selected_data = set()
             layer.shown = True
         layer.data = data
     if features is not None:
         layer.features = features
-    if layer._type_string == "image":
+    if isinstance(layer, Image):
         keywords.pop("opacity", None)
     for name in ("border_color_cycle", "face_color_cycle"):
         if name in keywords:

@@ -102,6 +102,7 @@ class Analyze(Panel):
         """Start over with empty lines."""
         if self.job is None or not self.job.running:
             self.lines.reset()
+            self.lines.start("segment")
         super().run()
 
     def fail(self, error: BaseException) -> None:
@@ -139,7 +140,7 @@ class Analyze(Panel):
             self._hide_atoms()
             self.legend.follow(layers[0])
         if line == "average":
-            self.gallery.show_layers([layer for layer in layers if layer._type_string == "image"])
+            self.gallery.show_layers(layers)
         if line == "strain":
             layers[0].colorbar.visible = layers[0].visible
 
@@ -219,7 +220,7 @@ class _Telling:
         tell = getattr(self, f"_{step}", None)
         if tell is not None:
             line = next(key for key, (_, steps) in LINES.items() if step in steps)
-            self.report(line, tell(result))
+            self.report("calibrate" if step == "fit_lattice" else line, tell(result))
 
     def _predict(self, maps: Any) -> Made:
         from napari_defects.widgets._forms import default_of
@@ -230,14 +231,14 @@ class _Telling:
         shown = map_layer(maps, f"maps · {name}", defect_classes(maps)[0], **self.known)
         return Made([shown, (mask, {**keywords, "visible": False}, kind)], f"{len(maps.classes) - 1} classes")
 
-    def _fit_lattice(self, lattice: Any) -> None:
+    def _fit_lattice(self, lattice: Any) -> Made:
         self.lattice = lattice
         size = self.image.value.pixel_size_yx_nm
         right = size / lattice.scale
         off = abs(lattice.scale - 1)
         words = f"{np.sqrt(size.prod()):.4f} nm a pixel"
         doubt = f"lattice says {np.sqrt(right.prod()):.4f}, {off:.1%} off" if off > 0.01 else ""
-        self.report("calibrate", Made([], words + ("" if doubt else ", as the lattice says"), doubt, tuple(right)))
+        return Made([], words + ("" if doubt else ", as the lattice says"), doubt, tuple(right))
 
     def _assign_sites(self, sites: Any) -> Made:
         return Made([self._table(sites, "sites", "atoms")], found(sites))

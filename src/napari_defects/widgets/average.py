@@ -104,28 +104,30 @@ def average_place(micrograph: Any, number: int, average: Any) -> Any:
 class Gallery(QWidget):
     """Class averages side by side with members and precision; a click flies there."""
 
-    SIDE_PX = 150
+    COLUMNS, SIDE_PX = 3, 98
 
     def __init__(self, viewer: Any):
         super().__init__()
         self.viewer = viewer
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setHorizontalSpacing(4)
+        self._grid.setVerticalSpacing(1)
 
     def show_layers(self, layers: list[Any]) -> None:
-        """Show these layers of averages."""
+        """Show these layers of averages, those of most members first."""
         while (item := self._grid.takeAt(0)) is not None:
             item.widget().deleteLater()
-        for number, layer in enumerate(layers):
-            cell = QLabel()
+        for number, layer in enumerate(sorted(layers, key=lambda one: -about(one)["average"].n)):
+            cell, words = QLabel(), QLabel(caption(about(layer)["average"]))
             cell.setPixmap(picture(layer.data, layer.contrast_limits, self.SIDE_PX))
-            cell.setToolTip("Click to see it on the canvas.")
             cell.mousePressEvent = lambda _event, layer=layer: self.fly(layer)
-            words = QLabel(caption(about(layer)["average"]))
-            words.setWordWrap(True)
-            row, column = divmod(number, 2)
+            words.setAlignment(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop)
+            for label in (cell, words):
+                label.setToolTip(f"{details(about(layer)['average'])}<br>Click the picture to see it on the canvas.")
+            row, column = divmod(number, self.COLUMNS)
             self._grid.addWidget(cell, 2 * row, column, Qt.AlignmentFlag.AlignHCenter)
-            self._grid.addWidget(words, 2 * row + 1, column, Qt.AlignmentFlag.AlignTop)
+            self._grid.addWidget(words, 2 * row + 1, column)
         self.setVisible(bool(layers))
 
     def fly(self, layer: Any) -> None:
@@ -137,14 +139,23 @@ class Gallery(QWidget):
 
 
 def caption(average: Any) -> str:
-    """Species, members and precision in words."""
-    words = f"<b>{average.species}</b>  {average.n} members"
-    if len(average.members) > average.n:
-        words += f", {len(average.members) - average.n} left out"
-    best = average.precision.dropna(subset="precision_pm").sort_values("n").groupby("sublattice").tail(1)
-    if len(best):
-        words += "<br>" + ", ".join(f"{row.precision_pm:.1f} pm ({row.sublattice})" for row in best.itertuples())
-    return words
+    """Say species and members, and the precision, in two short lines."""
+    worst = _precision(average)["precision_pm"].max()
+    precision = f"± {worst:.1f} pm" if np.isfinite(worst) else "± ?"
+    return f"<b>{average.species}</b> ({average.n})<br>{precision}"
+
+
+def details(average: Any) -> str:
+    """Say how many members there are, why others were left out, and the precision by sublattice."""
+    left_out = average.members.loc[~average.members["accepted"].astype(bool), "reason"].value_counts()
+    lines = [f"{average.n} members"] + [f"{number} left out: {reason}" for reason, number in left_out.items()]
+    lines += [f"{row.sublattice}: {row.precision_pm:.2f} pm (half-sets)" for row in _precision(average).itertuples()]
+    return "<br>".join(lines)
+
+
+def _precision(average: Any) -> Any:
+    """Rows of the precision table at the largest number of members."""
+    return average.precision.dropna(subset="precision_pm").sort_values("n").groupby("sublattice").tail(1)
 
 
 def picture(image: Any, limits: tuple[float, float], side_px: int) -> QPixmap:

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from napari.components import ViewerModel
+
+import napari_defects as nd
+from napari_defects import tables
+from napari_defects.recipes import Recipe
+from napari_defects.widgets._layers import about, micrograph_of
+from napari_defects.widgets._points import table_of
+from napari_defects.widgets.analyze import Analyze
+
+
+@pytest.fixture
+def no_network(monkeypatch: Any) -> None:
+    monkeypatch.setattr("napari_defects.pipeline.model_for", lambda crystal: None)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_analyze_fills_lines_and_layers_and_gives_the_tables_of_the_script(
+    viewer: ViewerModel, finish: Callable[..., Any]
+) -> None:
+    widget = finish(Analyze(viewer))
+    assert widget.status.text().startswith("✓ Done"), widget.status.text()
+    assert {name: state for name, state in widget.lines.state.items() if state != "✓"} == {"segment": "·"}
+    assert widget.lines.text("segment") == "not needed"
+    assert "columns" in widget.lines.text("localize")
+    names = {layer.name for layer in viewer.layers}
+    assert {"wse2", "atoms · wse2", "defects · wse2", "strain · wse2", "displacement · wse2"} <= names
+    assert not viewer.layers["atoms · wse2"].visible, "the picture is not covered"
+    assert viewer.layers["defects · wse2"].visible
+    namespace: dict[str, Any] = {}
+    script = widget.python().replace("nd.read_micrograph('IMAGE', pixel_size_nm=0.025)", "micrograph")
+    exec(
+        script.replace('results.write("results")\n', ""),
+        {"micrograph": micrograph_of(viewer.layers["wse2"])},
+        namespace,
+    )
+    results = namespace["results"]
+    for name, kind in (("atoms", "strain"), ("defects", "defects")):
+        ours, theirs = table_of(viewer.layers[f"{name} · wse2"]), getattr(results, kind)
+        pd.testing.assert_frame_equal(ours, tables.check(theirs, kind), check_exact=True)
+    assert Recipe.from_toml(about(viewer.layers["defects · wse2"])["made"]["recipe"]).crystal == "WSe2"
+
+
+@pytest.mark.usefixtures("no_network")
+def test_cancel_marks_the_line_and_stops_the_layers(viewer: ViewerModel, qtbot: Any) -> None:
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    widget.run()
+    qtbot.waitUntil(lambda: "…" in widget.lines.state.values(), timeout=60_000)
+    widget.cancel()
+    assert "…" not in widget.lines.state.values()
+    qtbot.waitUntil(lambda: not widget.job.running, timeout=60_000)
+    qtbot.wait(50)
+    assert [layer.name for layer in viewer.layers] == ["wse2"]
+
+
+def test_a_recipe_survives_saving_and_loading(viewer: ViewerModel, qtbot: Any, tmp_path: Path) -> None:
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    widget.fill({"crystal": "MoS2", "average": {"radius_nm": 0.7}, "classify": {"method": "intensities"}})
+    recipe = widget.recipe()
+    assert recipe.steps == {
+        "fit_lattice": {"crystal": "MoS2"}, "average": {"radius_nm": 0.7}, "classify": {"method": "intensities"},
+    }  # fmt: skip
+    widget.save_recipe(str(tmp_path / "r.toml"))
+    widget.pickers["crystal"].value = "WSe2"
+    widget.reset()
+    assert widget.recipe().steps == {"fit_lattice": {"crystal": "WSe2"}}
+    widget.load_recipe(str(tmp_path / "r.toml"))
+    assert widget.recipe().steps == recipe.steps
+
+
+def test_a_recipe_that_is_none(viewer: ViewerModel, qtbot: Any, tmp_path: Path, notifications: list[Any]) -> None:
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    (tmp_path / "r.toml").write_text("[average]\nradius = 3\n")
+    widget.load_recipe(str(tmp_path / "r.toml"))
+    assert "radius_nm" in str(notifications[-1].message)
+
+
+def test_a_wrong_scale_can_be_mended_with_a_click(qtbot: Any, wse2: tuple[nd.Micrograph, Any]) -> None:
+    from napari_defects.widgets._layers import image_layer, scale_nm
+    from napari_defects.widgets._steps import Made
+    from napari_defects.widgets._viewer import upsert
+
+    viewer = ViewerModel()
+    upsert(viewer, image_layer(wse2[0].with_pixel_size(0.0258), "off", crystal="WSe2"))
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    widget.run()
+    widget._stepped("calibrate", Made([], "0.0258 nm a pixel", "lattice says 0.0250, 3.2 % off", (0.025, 0.025)))
+    assert "use lattice" in widget.lines.text("calibrate")
+    widget.cancel()
+    widget.run = lambda: None  # type: ignore[method-assign]
+    widget.lines.link_clicked.emit()
+    assert scale_nm(viewer.layers["off"])[0] == pytest.approx(0.025)
