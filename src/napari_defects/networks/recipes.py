@@ -40,7 +40,15 @@ RECIPES: dict[str, TrainingRecipe] = {
     "wse2-te": TrainingRecipe(
         "WSe2",
         ("background", "W", "Se2", "V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W"),
-        Training(crystal="WSe2", pixel_size_nm=0.02, steps=9000, images=1500, held_back=64),
+        Training(
+            crystal="WSe2",
+            pixel_size_nm=0.02,
+            steps=9000,
+            images=1500,
+            images_per_step=0.25,
+            held_back=64,
+            odds={"Te_Se": 2.0},
+        ),
         Conditions.for_crystal("WSe2"),
     ),
     "graphene-si": TrainingRecipe(

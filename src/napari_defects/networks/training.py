@@ -37,7 +37,7 @@ def train(
     pairs: Iterable[Pair],
     *,
     classes: tuple[str, ...],
-    options: Training = Training(),
+    options: Training = Training(),  # noqa: B008 (it is frozen)
     device: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
