@@ -137,8 +137,8 @@ def test_bonds_per_element_are_limited():
 
 def test_elements_follow_brightness_and_maps_break_ties():
     table = honeycomb()
-    a, b, _ = pair(table)
-    table.loc[[a, b], "amplitude"] = 4.0, 1.75
+    a, b = pair(table)[0], 120  # far from each other
+    table.loc[[a, b], "amplitude"] = 4.0, 1.9
     table["amplitude_err"] = 0.2
     alone = assign_elements(table, bond_rules())
     assert alone.loc[a, "element"] == "Si"

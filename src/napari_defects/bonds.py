@@ -24,7 +24,8 @@ from scipy.special import ndtr
 from . import tables
 from .chemistry import VACANCY, BondRules, assign_elements, bond_rules, map_odds
 from .crystals import Crystal, get_crystal
-from .micrograph import Maps
+from .micrograph import Maps, Micrograph, Progress
+from .neighborhoods import resolve
 from .rings import Cluster, clusters, rings
 from .tables import Defects
 
@@ -95,15 +96,20 @@ def bond_graph(
             y_err_nm=float(column["y_err_nm"][k]), x_err_nm=float(column["x_err_nm"][k]),
             site=str(column["sublattice"][k]), probability=float(column["element_probability"][k]),
         )  # fmt: skip
+
+    def across(a: int, b: int) -> bool:
+        """Whether an atom sits between: the far ends of two bonds do not bond, unless both are foreign."""
+        return bool(set(graph[a]) & set(graph[b])) and bool({element[a], element[b]} & set(rules.host))
+
     free = [rules.largest_coordination.get(e, rules.default_coordination) for e in element]
     for k in np.argsort(length / limit.clip(1e-9)):  # shortest first, against the pair's own limit
         a, b = int(first[k]), int(second[k])
-        if 1e3 * length[k] <= limit[k] and free[a] > 0 and free[b] > 0:
+        if 1e3 * length[k] <= limit[k] and free[a] > 0 and free[b] > 0 and not across(a, b):
             free[a], free[b] = free[a] - 1, free[b] - 1
             graph.add_edge(a, b, length_pm=1e3 * float(length[k]), length_err_pm=float(error[k]))
     sure = np.ones(len(atoms))
     for a, b, p in zip(first.tolist(), second.tolist(), within, strict=True):
-        if graph.has_edge(a, b) or (free[a] > 0 and free[b] > 0):  # what has all its bonds can have no other
+        if graph.has_edge(a, b) or (free[a] > 0 and free[b] > 0 and not across(a, b)):
             sure[[a, b]] *= p if graph.has_edge(a, b) else 1 - p
     nx.set_node_attributes(graph, dict(enumerate(sure.tolist())), "bonding_probability")
     return graph
@@ -211,8 +217,10 @@ def classify_bonds(
     crystal: str | Crystal = "graphene",
     maps: Maps | None = None,
     min_probability: float = 0.5,
+    micrograph: Micrograph | None = None,
+    progress: Progress | None = None,
 ) -> Defects:
-    """Find and name defects by their bonds: `bond_graph`, then `find_defects`.
+    """Find and name defects by their bonds: elements, neighbourhoods, `bond_graph`, `find_defects`.
 
     Parameters
     ----------
@@ -221,8 +229,17 @@ def classify_bonds(
     crystal : str or Crystal
     maps : Maps, optional
     min_probability : float
+    micrograph : Micrograph, optional
+        The neighbourhood of each foreign atom is then fitted again with the host lattice as a
+        prior, which tells three bonds from four where single atoms are lost in the noise.
+    progress : callable, optional
+        ``progress(done, total)`` over frames.
     """
-    graph = bond_graph(atoms_or_sites, crystal=crystal, maps=maps)
+    rules = bond_rules(crystal)
+    atoms = atoms_or_sites if "element" in atoms_or_sites else assign_elements(atoms_or_sites, rules, maps=maps)
+    if micrograph is not None and all(len(s.column) == 1 for s in get_crystal(crystal).sublattices):
+        atoms = resolve(micrograph, atoms, crystal=crystal, rules=rules, progress=progress)
+    graph = bond_graph(atoms, crystal=crystal, rules=rules)
     found = find_defects(graph, maps=maps, min_probability=min_probability)
     if not {"i", "j", "sublattice", "y_ideal_nm", "x_ideal_nm"} <= set(atoms_or_sites) or found.empty:
         return found
@@ -306,7 +323,8 @@ def _host_defects(graph: nx.Graph, maps: Maps | None) -> list[dict[str, Any]]:
 
 def _shape(cluster: Cluster) -> str | None:
     """Name of a cluster of odd rings: by its sizes where known, else by how many atoms it lacks."""
-    return SHAPES.get(cluster.sizes, f"V{cluster.missing}" if 0 < cluster.missing < 10 else None)
+    other = f"V{cluster.missing}" if 0 < cluster.missing < 5 and len(cluster.rings) < 7 else None
+    return SHAPES.get(cluster.sizes, other)
 
 
 def _place(graph: nx.Graph, node: int) -> Floats:

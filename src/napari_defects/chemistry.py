@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
-from scipy.special import erf
+from scipy.special import ndtr
 
 from . import tables
 from .crystals import Crystal, get_crystal
@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 VACANCY = "V"
 _HOST_SCATTER = 0.15  # relative scatter of equal columns' brightness
+_TAIL, _TAIL_NM = 0.15, 0.3  # share of a bright column's height that its tail adds to columns so near
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,11 @@ def assign_elements(atoms: pd.DataFrame, rules: BondRules, *, maps: Maps | None 
     probability = np.ones(len(table))
     empty = ~np.isfinite(tables.positions_nm(table)).all(1)
     if "amplitude" in table and rules.brightness:
-        log_ratio, spread = np.zeros(len(table)), np.full(len(table), np.inf)
+        ratio, spread = np.ones(len(table)), np.ones(len(table))
         for _, rows in table[~empty].groupby("frame").groups.items():
-            log_ratio[rows], spread[rows] = _relative_brightness(table.loc[rows])
+            ratio[rows], spread[rows] = _relative_brightness(table.loc[rows])
         odds = {
-            name: _foreign_odds(log_ratio, spread, low, high) * map_odds(table, maps, name)
+            name: _foreign_odds(ratio, spread, low, high) * map_odds(table, maps, name)
             for name, (low, high) in rules.brightness.items()
         }
         total = 1 + sum(odds.values())
@@ -140,22 +141,30 @@ def assign_elements(atoms: pd.DataFrame, rules: BondRules, *, maps: Maps | None 
 
 
 def _relative_brightness(atoms: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Log of the height over that of the host around, and its 1 sigma."""
-    height = atoms["amplitude"].to_numpy(float).clip(1e-12)
+    """Height over that of the host around, and the 1 sigma that a host column would have."""
+    height = atoms["amplitude"].to_numpy(float)
     error = atoms["amplitude_err"].to_numpy(float) if "amplitude_err" in atoms else np.zeros(len(atoms))
-    k = min(25, len(atoms))
-    near = cKDTree(tables.positions_nm(atoms)).query(tables.positions_nm(atoms), k=k)[1].reshape(len(atoms), -1)
-    local = np.median(height[near], axis=1)
-    log_ratio = np.log(height / local)
-    scatter = 1.4826 * np.median(np.abs(log_ratio - np.median(log_ratio)))
-    return log_ratio, np.hypot(max(_HOST_SCATTER, scatter), np.nan_to_num(error / local, nan=1.0))
+    place = tables.positions_nm(atoms)
+    tree = cKDTree(place)
+    near = tree.query(place, k=min(25, len(atoms)))[1].reshape(len(atoms), -1)
+    local = np.maximum(np.median(height[near], axis=1), 1e-12)
+    ratio = height / local
+    spread = np.hypot(max(_HOST_SCATTER, _mad(ratio)), np.nan_to_num(error / local, nan=1.0))
+    first, second = tree.query_pairs(_TAIL_NM, output_type="ndarray").T
+    tail = np.zeros(len(atoms))  # what a bright neighbour's tail may add
+    np.add.at(tail, first, (ratio[second] - 1).clip(0))
+    np.add.at(tail, second, (ratio[first] - 1).clip(0))
+    return ratio, np.hypot(spread, _TAIL * tail)
 
 
-def _foreign_odds(log_ratio: Floats, spread: Floats, low: float, high: float, prior: float = 0.01) -> Floats:
+def _mad(values: Floats) -> float:
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+
+
+def _foreign_odds(ratio: Floats, spread: Floats, low: float, high: float, prior: float = 0.01) -> Floats:
     """Odds of an element whose brightness is anywhere in a range against a host column."""
-    a, b = np.log(low), np.log(high)
-    density = (erf((b - log_ratio) / spread / 2**0.5) - erf((a - log_ratio) / spread / 2**0.5)) / 2 / (b - a)
-    host = np.exp(-0.5 * (log_ratio / spread) ** 2) / spread / np.sqrt(2 * np.pi) + 1e-4
+    density = (ndtr((high - ratio) / spread) - ndtr((low - ratio) / spread)) / (high - low)
+    host = np.exp(-0.5 * ((ratio - 1) / spread) ** 2) / spread / np.sqrt(2 * np.pi) + 1e-5
     return np.asarray(prior * density / host)
 
 
