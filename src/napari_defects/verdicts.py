@@ -23,7 +23,8 @@ Array = npt.NDArray[np.float64]
 OUTLIERS = ("darker", "brighter")
 _EMPTY = 0.04  # height of an empty column: what the tails of the neighbours add
 _RATIO_ERROR = 0.10  # of an expected ratio, relative to its distance from the host's
-_LEAST_WIDTH = 0.02
+_LEAST_WIDTH = 0.02  # of the host, relative
+_SPECIES_WIDTH = 0.04  # what surroundings and a wrong width of the column add to the scatter of a species
 _OUTLIER_FREQUENCY = 0.002  # of columns darker, and of columns brighter, than anything known
 _PRIOR_SITES = (50.0, 0.5)  # host and each species: what is believed before any site is seen
 
@@ -78,7 +79,7 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
     frequency, mean = prior / prior.sum(), ratio.copy()
     for _ in range(30):
         width = host_width * (0.7 + 0.3 * np.clip(mean, 0, 3))
-        width[1:] = np.hypot(width[1:], _LEAST_WIDTH)
+        width[1:] = np.hypot(width[1:], _SPECIES_WIDTH)
         density = np.exp(-0.5 * ((relative[:, None] - mean) / width) ** 2) / width / np.sqrt(2 * np.pi) * frequency
         if evidence is not None:
             density = density * evidence * len(known)
