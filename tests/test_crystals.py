@@ -78,7 +78,19 @@ def test_labels_are_those_of_the_papers():
 
 
 def test_colors_differ_within_a_crystal():
-    species = ["V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W", "darker_W", "brighter_Se"]
+    species = [
+        "V_Se",
+        "V2_Se",
+        "Te_Se",
+        "Te2_Se",
+        "V_W",
+        "Se_W",
+        "Te2_W",
+        "darker_W",
+        "brighter_W",
+        "darker_Se",
+        "brighter_Se",
+    ]
     assert len({crystals.species_color(s) for s in species}) == len(species)
     assert crystals.species_color("V_S") == crystals.species_color("V_Te")
     assert crystals.species_color("unheard of") == "#999999"

@@ -210,7 +210,8 @@ _LABELS = {"V_Se": "SV", "V2_Se": "DV", "Te_Se": "SeTe", "Te2_Se": "2Te", "V_W":
 _LABELS |= {"V_Te": "VTe", "V2_Te": "VTe2", "V_Mo": "VMo", "Si1C3": "Si3", "Si1C4": "Si4"}
 _COLORS = {
     "V_X": "#56b4e9", "V2_X": "#0072b2", "sub_X": "#e69f00", "sub2_X": "#d55e00",
-    "V_M": "#f0e442", "sub_M": "#009e73", "sub2_M": "#cc79a7", "darker": "#00c2c7", "brighter": "#ff6f91",
+    "V_M": "#f0e442", "sub_M": "#009e73", "sub2_M": "#cc79a7",
+    "darker_M": "#00c2c7", "brighter_M": "#ff6f91", "darker_X": "#8c6bb1", "brighter_X": "#a6d854",
     "Si1C3": "#e69f00", "Si1C4": "#56b4e9", "V1": "#0072b2", "V2": "#009e73", "SW": "#cc79a7",
 }  # fmt: skip
 
@@ -225,10 +226,13 @@ def species_color(species: str) -> str:
     if species in _COLORS:
         return _COLORS[species]
     if outlier := _OUTLIER.fullmatch(species):
-        return _COLORS[outlier.group(1)]
+        return _COLORS[f"{outlier.group(1)}_{_side(outlier.group(2))}"]
     if match := _TERM.match(species):
         kind = "V" if match.group(1) == "V" else "sub"
-        side = "X" if match.group(3) in ("S", "Se", "Te", "N") else "M"
         number = match.group(2) if match.group(2) in ("", "2") else "2"
-        return _COLORS.get(f"{kind}{number}_{side}", "#999999")
+        return _COLORS.get(f"{kind}{number}_{_side(match.group(3))}", "#999999")
     return "#999999"
+
+
+def _side(element: str) -> str:
+    return "X" if element in ("S", "Se", "Te", "N") else "M"

@@ -86,7 +86,7 @@ def overview(
 
 def class_average(ax: Axes, average: ClassAverage, *, columns: bool = False) -> Axes:
     """Draw a class average around its defect, and crosses where its columns were measured."""
-    _picture(ax, average.image, average.extent_nm, clip=0.0)
+    _picture(ax, average.image, average.extent_nm, clip=0.0, interpolation="bicubic")
     if columns:
         ax.plot(average.sites["x_nm"], average.sites["y_nm"], "+", color="#ffb000", ms=4, mew=0.8)
     scale_bar(ax)
@@ -138,11 +138,11 @@ def displacements(
         ax.set_title("no displacements", fontsize=9)
         return ax
     if magnification is None:
-        magnification = _nice(140.0 / max(float(np.quantile(length, 0.9)), 1e-3))
+        magnification = _nice(180.0 / max(float(np.quantile(length, 0.9)), 1e-3), (1, 1.5, 2, 3, 5, 7))
     err = here[["ux_err_pm", "uy_err_pm"]].to_numpy(float).max(1)
     sure = np.nan_to_num(length / err, nan=0.0) > significance
     ends = u * 1e-3 * magnification
-    reference = _nice(float(np.quantile(length, 0.9)))
+    reference = _nice(max(float(np.quantile(length, 0.97)), 1e-3))
     color = "#ffb000" if ax.images else "#c04000"
     if not ax.images:
         ax.plot(here["x_nm"], here["y_nm"], "o", color="0.8", ms=3, zorder=0)
@@ -320,9 +320,15 @@ def _key(ax: Axes, text: str, length_nm: float, options: dict[str, Any]) -> None
     )  # fmt: skip
 
 
-def _picture(ax: Axes, pixels: Array, extent: tuple[float, float, float, float], clip: float = 0.3) -> None:
+def _picture(
+    ax: Axes,
+    pixels: Array,
+    extent: tuple[float, float, float, float],
+    clip: float = 0.3,
+    interpolation: str = "nearest",
+) -> None:
     low, high = np.percentile(pixels, [clip, 100 - clip])
-    ax.imshow(pixels, cmap="gray", norm=Normalize(low, high), extent=extent, interpolation="nearest")
+    ax.imshow(pixels, cmap="gray", norm=Normalize(low, high), extent=extent, interpolation=interpolation)
     _bare(ax)
 
 
@@ -366,10 +372,10 @@ def _extent(shape: tuple[int, ...], size: Array) -> tuple[float, float, float, f
     return -size[1] / 2, (shape[1] - 0.5) * size[1], (shape[0] - 0.5) * size[0], -size[0] / 2
 
 
-def _nice(value: float) -> float:
-    """Round down to 1, 2 or 5 times a power of ten."""
+def _nice(value: float, steps: tuple[float, ...] = (1, 2, 5)) -> float:
+    """Round down to one of the steps times a power of ten."""
     power = 10.0 ** np.floor(np.log10(value))
-    return float(power * max(m for m in (1, 2, 5) if m * power <= value * 1.0001))
+    return float(power * max(m for m in steps if m * power <= value * 1.0001))
 
 
 def _error(component: str) -> str:
