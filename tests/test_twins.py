@@ -1,0 +1,55 @@
+"""match(): the conditions of simulated images, found again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import napari_defects as nd
+from napari_defects.twins import match
+
+
+@pytest.mark.parametrize(
+    ("source_nm", "rotation_deg", "pixel_nm", "dose"), [(0.06, 17.0, 0.021, 2e5), (0.11, -9.0, 0.016, 6e4)]
+)
+def test_conditions_are_found_again(source_nm: float, rotation_deg: float, pixel_nm: float, dose: float) -> None:
+    micrograph, _ = nd.simulate(
+        "WSe2",
+        field_of_view_nm=320 * pixel_nm,
+        pixel_size_nm=pixel_nm,
+        defects={"V_Se": 0.03, "Te_Se": 0.02},
+        microscope=nd.Microscope(source_fwhm_nm=source_nm),
+        scan=nd.Scan(rotation_deg=rotation_deg, drift_pm_per_line=(0.2, -0.3), jitter_pm=5),
+        detector=nd.Detector(gain=40, offset=300, read_noise_e=1.0),
+        dose_e_per_A2=dose,
+        seed=2,
+    )
+    done: list[tuple[int, int]] = []
+    twin = match(nd.Micrograph(micrograph.data, 1.03 * pixel_nm), "WSe2", progress=lambda *p: done.append(p))
+    assert done[-1] == (3, 3)
+    assert twin.pixel_size_nm == pytest.approx(pixel_nm, rel=2e-3)
+    assert (twin.scan.rotation_deg - rotation_deg + 60) % 120 - 60 == pytest.approx(0, abs=0.1)
+    assert twin.scan.drift_pm_per_line == pytest.approx((0.2, -0.3), abs=0.06)
+    assert twin.scan.jitter_pm == pytest.approx(5, abs=1)
+    assert twin.microscope.source_fwhm_nm == pytest.approx(source_nm, abs=0.01)
+    assert twin.dose_e_per_A2 == pytest.approx(dose, rel=0.1)
+    again = twin.simulate(seed=1)[0].frame()
+    original = micrograph.frame()
+    assert again.shape == original.shape
+    assert again.mean() == pytest.approx(original.mean(), rel=0.03)
+    assert again.std() == pytest.approx(original.std(), rel=0.05)
+
+
+def test_the_twin_of_a_real_image(shared) -> None:  # type: ignore[no-untyped-def]
+    real = nd.read_micrograph(shared / "data" / "wse2_ti" / "1028_ADF2_25.dm4")
+    middle = nd.Micrograph(real.frame()[128:448, 64:384], real.pixel_size_nm)
+    twin = match(middle, "WSe2")
+    assert twin.pixel_size_nm == pytest.approx(0.0387, rel=0.01)
+    image, original = twin.simulate()[0].frame(), middle.frame()
+    quantiles = [5, 25, 50, 75, 95]
+    np.testing.assert_allclose(np.percentile(image, quantiles), np.percentile(original, quantiles), rtol=0.15)
+
+
+def test_an_image_without_a_lattice_is_refused(noise_image) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError):  # noqa: PT011
+        match(noise_image((128, 128)), "WSe2")
