@@ -127,7 +127,6 @@ def test_average_lays_the_averages_beside_the_image(classified: ViewerModel, fin
         label.text() for label in widget.gallery.findChildren(QLabel) if "pm" in label.text() or "?" in label.text()
     ]
     assert len(words) == len(made)
-    assert words[0].startswith("<b>")
 
 
 def test_strain_is_a_map_centred_at_zero_with_arrows(located: ViewerModel, finish: Finish) -> None:

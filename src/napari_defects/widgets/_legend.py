@@ -10,7 +10,7 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_defects.crystals import species_color, species_label
-from napari_defects.widgets._points import species_symbol
+from napari_defects.widgets._points import RING, species_symbol
 
 
 class Legend(QTreeWidget):
@@ -84,7 +84,9 @@ class Legend(QTreeWidget):
         self.setFixedHeight(row * len(counts) + 2 * self.frameWidth() + 2)
 
     def _show(self, hidden: set[str]) -> None:
-        self.layer.shown = ~self.layer.features["species"].isin(hidden).to_numpy()
+        shown = ~self.layer.features["species"].isin(hidden).to_numpy()
+        self.layer.shown = shown
+        self.layer.border_width = np.where(shown, RING, 0.0)  # napari 0.9 draws all points of a flat layer
         self.update_counts()
 
 

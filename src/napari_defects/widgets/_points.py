@@ -14,8 +14,8 @@ from napari_defects.crystals import site_of, species_color
 from napari_defects.tables import TABLES, check
 from napari_defects.widgets._layers import KEY, LayerData, about, scale_nm, units_of
 
-ATOM_NM, DEFECT_NM = 0.07, 0.30
-_ATOM_COLORS = ("#ffb703", "#8ecae6", "#b5e48c")
+ATOM_NM, DEFECT_NM, RING = 0.07, 0.30, 0.12
+_ATOM_COLORS = ("#c77dff", "#80ffdb", "#ffe8a3")
 
 
 def table_layer(table: pd.DataFrame, kind: str, name: str, *, movie: bool = False, **known: Any) -> LayerData:
@@ -56,7 +56,7 @@ def style(table: pd.DataFrame) -> dict[str, Any]:
             "face_color": "transparent",
             "border_color": "species" if len(table) else "#999999",
             "border_color_cycle": colors,
-            "border_width": 0.12,
+            "border_width": RING,
             "symbol": [species_symbol(s) for s in species] if len(table) else "disc",
         }
     places = table[["y_nm", "x_nm"]].to_numpy(float)

@@ -14,13 +14,13 @@ from napari_defects.widgets._points import table_layer
 def wse2_te() -> list[LayerData]:
     """WSe2 with tellurium substitutions and vacancies."""
     defects = {"Te_Se": 0.06, "Te2_Se": 0.01, "V_Se": 0.05, "V2_Se": 0.01, "V_W": 0.005, "Se_W": 0.005}
-    return simulated("WSe2 with Te", "WSe2", field_of_view_nm=16.0, defects=defects, seed=1, **_stem80(17.0))
+    return simulated("WSe2 with Te", "WSe2", field_of_view_nm=12.0, defects=defects, seed=1, **_stem80(17.0))
 
 
 def mote2() -> list[LayerData]:
     """MoTe2 with single and double tellurium vacancies."""
     defects = {"V_Te": 0.04, "V2_Te": 0.01, "V_Mo": 0.005}
-    return simulated("MoTe2", "MoTe2", field_of_view_nm=14.0, defects=defects, seed=2, **_stem80(5.0))
+    return simulated("MoTe2", "MoTe2", field_of_view_nm=10.0, defects=defects, seed=2, **_stem80(5.0))
 
 
 def graphene_si() -> list[LayerData]:

@@ -141,7 +141,7 @@ class Gallery(QWidget):
 def caption(average: Any) -> str:
     """Say species and members, and the precision, in two short lines."""
     worst = _precision(average)["precision_pm"].max()
-    precision = f"± {worst:.1f} pm" if np.isfinite(worst) else "± ?"
+    precision = f"± {worst:.1f} pm" if np.isfinite(worst) else "too few to tell"
     return f"<b>{average.species}</b> ({average.n})<br>{precision}"
 
 

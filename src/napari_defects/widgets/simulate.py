@@ -19,7 +19,7 @@ from napari_defects.widgets._steps import Made, Panel, fold
 from napari_defects.widgets._work import Job
 from napari_defects.widgets.average import picture
 
-PREVIEW_NM, PREVIEW_PX = 4.0, 260
+PREVIEW_NM, PREVIEW_PX = 4.0, 220
 
 
 class Simulate(Panel):
@@ -61,7 +61,7 @@ class Simulate(Panel):
         self.picture = QLabel()
         self.picture.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.picture.setMinimumHeight(PREVIEW_PX)
-        self.add(self.picture)
+        self._layout.insertWidget(self._layout.indexOf(self.pickers) + 1, self.picture)
         self._timer = QTimer(self, interval=300, singleShot=True)
         self._timer.timeout.connect(self._preview)
         self._previewing: Job | None = None

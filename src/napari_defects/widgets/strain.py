@@ -20,7 +20,8 @@ COMPONENTS = {
     "dilation": "dilation", "ε xx": "exx", "ε yy": "eyy", "ε xy": "exy", "rotation": "rotation_rad",
     "u x": "ux_pm", "u y": "uy_pm",
 }  # fmt: skip
-PIXEL_NM, ARROW_NM = 0.04, 0.15
+ARROW_NM = 0.15
+"""Length at which most displacements are drawn to begin with."""
 
 
 class StrainMap(Panel):
@@ -69,7 +70,7 @@ class StrainMap(Panel):
             name="magnify",
             value=20,
             min=1,
-            max=200,
+            max=500,
             step=1,
             label="arrows ×",
             tooltip="Magnification of the displacements.",
@@ -86,7 +87,7 @@ class StrainMap(Panel):
         self.view.setVisible(True)
         self._name = made.extra
         with self.magnify.changed.blocked(), self.component.changed.blocked():
-            self.magnify.value = min(max(layers[1].length, 1), 200)
+            self.magnify.value = layers[1].length
             self.component.value = "dilation"
         layers[0].visible = layers[0].colorbar.visible = True
 
@@ -116,10 +117,11 @@ def strain_layer(table: pd.DataFrame, component: str, name: str, known: dict[str
 
     places = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float)
     low, high = np.nanmin(places, axis=0), np.nanmax(places, axis=0)
-    rows, columns = (int(n) for n in np.ceil((high - low) / PIXEL_NM) + 1)
+    pixel = float(np.clip((high - low).max() / 256, 0.005, 0.05))
+    rows, columns = (int(n) for n in np.ceil((high - low) / pixel) + 1)
     frames = range(int(table["frame"].max()) + 1)
     stack = [
-        strain_image(table, component, (rows, columns), PIXEL_NM, origin_nm=(low[0], low[1]), frame=f) for f in frames
+        strain_image(table, component, (rows, columns), pixel, origin_nm=(low[0], low[1]), frame=f) for f in frames
     ]
     picture = np.stack(stack) if len(stack) > 1 else stack[0]
     if not component.endswith(("_pm", "_rad")):
@@ -132,7 +134,7 @@ def strain_layer(table: pd.DataFrame, component: str, name: str, known: dict[str
         "contrast_limits": (-limit or -1.0, limit or 1.0),
         "interpolation2d": "linear",
         "opacity": 0.8,
-        "scale": (*(1.0,) * lead, PIXEL_NM, PIXEL_NM),
+        "scale": (*(1.0,) * lead, pixel, pixel),
         "translate": (*(0.0,) * lead, *(low + np.asarray(known.get("place_nm", (0.0, 0.0))))),
         "units": units_of(lead + 2),
         "metadata": {KEY: {**known, "strain": component, "unit": _unit(component), "strain_table": table}},
@@ -148,14 +150,15 @@ def arrow_layer(table: pd.DataFrame, name: str, known: dict[str, Any]) -> LayerD
         frames = rows["frame"].to_numpy(float)
         start, step = np.column_stack([frames, start]), np.column_stack([0 * frames, step])
     lead = start.shape[1] - 2
-    typical = float(np.percentile(np.hypot(*step[:, -2:].T), 90)) if len(step) else 0.0
+    typical = float(np.percentile(np.linalg.norm(step, axis=1), 90)) if len(step) else 0.0
     keywords = {
         "name": f"displacement · {name}",
-        "length": round(min(max(ARROW_NM / typical, 1.0), 200.0)) if typical else 20.0,
+        "length": round(min(max(ARROW_NM / typical, 1.0), 500.0)) if typical else 20.0,
         "visible": "place_nm" in known,
-        "edge_width": 0.03,
-        "edge_color": "#f8f9fa",
+        "edge_width": 0.02,
+        "edge_color": "#161616",
         "vector_style": "arrow",
+        "opacity": 1.0,
         "translate": (*(0.0,) * lead, *known.get("place_nm", (0.0, 0.0))),
         "units": units_of(lead + 2),
         "metadata": {KEY: {**known, "vectors": "displacement"}},
