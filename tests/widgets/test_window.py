@@ -1,0 +1,111 @@
+"""In a real window, under Xvfb: every widget opens, layers are drawn, and what is seen is what was meant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from npe2 import PluginManager, PluginManifest
+
+import napari_defects as nd
+from napari_defects.crystals import species_color
+from napari_defects.widgets._layers import image_layer
+from napari_defects.widgets._steps import open_widget
+from napari_defects.widgets._viewer import upsert
+
+TITLES = [w.display_name for w in PluginManifest.from_distribution("napari-defects").contributions.widgets or ()]
+
+
+@pytest.fixture
+def window(make_napari_viewer: Callable[..., Any], wse2: tuple[nd.Micrograph, Any]) -> Any:
+    """A napari window that shows the image."""
+    PluginManager.instance().discover()
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(1400, 900)
+    upsert(viewer, image_layer(wse2[0], "wse2", crystal="WSe2"))
+    return viewer
+
+
+def seen(viewer: Any, qtbot: Any) -> np.ndarray:
+    qtbot.wait(100)
+    return np.asarray(viewer.screenshot(canvas_only=True, flash=False))[..., :3].astype(int)
+
+
+def has_color(picture: np.ndarray, color: str, tolerance: int = 40) -> int:
+    wanted = np.round(255 * np.array(to_rgb(color)))
+    return int((np.abs(picture - wanted).max(axis=-1) < tolerance).sum())
+
+
+def test_every_widget_opens_from_the_plugin_menu_and_fits_a_small_screen(window: Any, qtbot: Any) -> None:
+    height = window.window._qt_window.height()
+    for title in TITLES:
+        dock, widget = window.window.add_plugin_dock_widget("napari-defects", title, tabify=True)
+        qtbot.wait(10)
+        assert widget.viewer is not None
+        assert type(widget).title == title
+        again = window.window.add_plugin_dock_widget("napari-defects", title, tabify=True)[1]
+        assert again is widget, "a widget opens once"
+        assert widget.minimumSizeHint().width() <= 420, title
+        assert dock.widget().minimumSizeHint().height() <= 400, title
+    assert window.window._qt_window.height() == height
+
+
+def test_analyze_draws_defects_in_their_colours(window: Any, qtbot: Any, monkeypatch: Any, maps: nd.Maps) -> None:
+    monkeypatch.setattr("napari_defects.pipeline.Run.predicted", lambda run, micrograph: maps)
+    raw = seen(window, qtbot)
+    assert raw.std() > 10, "the image is drawn"
+    assert window.canvas.overlays.scale_bar.visible
+    widget = open_widget(window, "Analyze", {"average": {"radius_nm": 0.8}})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        widget.run()
+        qtbot.waitUntil(lambda: not widget.job.running, timeout=180_000)
+        drawn = seen(window, qtbot)
+    assert widget.status.text().startswith("✓ Done"), widget.status.text()
+    assert not [w for w in caught if "Inconsistent units" in str(w.message) or "napari_defects" in w.filename]
+    assert widget.legend.counts() == {"Te_Se": 10, "V_Se": 8, "V2_Se": 3}
+    for species in ("Te_Se", "V_Se"):
+        assert has_color(drawn, species_color(species)) > 100 > has_color(raw, species_color(species))
+    widget.legend.toggle("Te_Se")
+    assert has_color(seen(window, qtbot), species_color("Te_Se")) < 20
+    widget.lines.clicked.emit("average")
+    average = window.window.dock_widgets["Average (napari-defects)"]
+    assert average.parameters["average"]["radius_nm"] == 0.8, "filled with what was just used"
+
+
+def test_points_are_added_with_the_mouse_and_counted(window: Any, qtbot: Any, wse2: tuple[nd.Micrograph, Any]) -> None:
+    from napari_defects.widgets._points import table_layer, table_of
+
+    defects = wse2[0].metadata["defects"]
+    layer = upsert(window, table_layer(defects, "defects", "defects · wse2", image="wse2", crystal="WSe2"))
+    window.layers.selection.active = layer
+    layer.mode = "add"
+    layer.add((2.5, 2.5))
+    layer.mode = "select"
+    qtbot.wait(20)
+    table = table_of(layer)
+    assert len(table) == len(defects) + 1
+    assert table["method"].iloc[-1] == "manual"
+    assert table["x_nm"].iloc[-1] == pytest.approx(2.5)
+
+
+def test_a_movie_and_its_points_share_the_frames(make_napari_viewer: Callable[..., Any], qtbot: Any) -> None:
+    from napari_defects.widgets._samples import graphene_si_movie
+
+    viewer = make_napari_viewer(show=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for layer in graphene_si_movie():
+            upsert(viewer, layer)
+        viewer.layers[1].visible = True
+        qtbot.wait(50)
+    assert viewer.dims.nsteps[0] == 12
+    viewer.dims.set_point(0, 5)
+    qtbot.wait(50)
+    shown = viewer.layers[1].get_value((5, *viewer.layers[1].data[viewer.layers[1].data[:, 0] == 5][0][1:]), world=True)
+    assert shown is not None
+    assert viewer.layers[1].features["frame"][shown] == 5
