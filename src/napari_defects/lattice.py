@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 from .crystals import Crystal, get_crystal
 from .indexing import TOLERANCE, bond_length, find_basis, find_period, index_along_tree
 from .micrograph import Micrograph
+from .phasing import measure_pixel
 from .simulation.probe import Microscope
 from .simulation.scattering import cross_section_A2
 from .tables import Atoms, Sites, check, positions_nm
@@ -255,16 +256,19 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
         If the power spectrum shows no lattice of the crystal's shape.
     """
     crystal = get_crystal(crystal)
-    frames = np.unique(np.linspace(0, micrograph.n_frames - 1, 16).astype(int)).tolist()
-    vectors_px = find_period([micrograph.frame(n).astype(float) for n in frames], crystal)
-    if vectors_px is None:
-        raise ValueError(
-            f"no lattice of {crystal.name} found: no peaks of its shape stand out in the power spectrum; "
-            "is it the right image and crystal?"
-        )
     stated = micrograph.pixel_size_nm
     sides = np.ones(2) if stated is None else micrograph.pixel_size_yx_nm
-    ratio = float(np.sqrt(crystal.cell_area_nm2 / abs(np.linalg.det(vectors_px * sides))))
+    if all(len(s.column) == 1 for s in crystal.sublattices):  # dim atoms: all reflections together, with their phases
+        ratio = measure_pixel(micrograph, crystal) / float(np.sqrt(sides.prod()))
+    else:
+        frames = np.unique(np.linspace(0, micrograph.n_frames - 1, 16).astype(int)).tolist()
+        vectors_px = find_period([micrograph.frame(n).astype(float) for n in frames], crystal)
+        if vectors_px is None:
+            raise ValueError(
+                f"no lattice of {crystal.name} found: no peaks of its shape stand out in the power spectrum; "
+                "is it the right image and crystal?"
+            )
+        ratio = float(np.sqrt(crystal.cell_area_nm2 / abs(np.linalg.det(vectors_px * sides))))
     measured = ratio * sides
     if stated is not None and abs(ratio - 1) > 0.01:
         _log.info("pixel size %s nm in the file, %.5g nm by the lattice of %s", stated, measured[1], crystal.name)

@@ -21,9 +21,8 @@ from scipy.special import expit
 from . import noise
 from .chemistry import VACANCY, BondRules, assign_elements, bond_rules
 from .crystals import Crystal, get_crystal
-from .lattice import Lattice
 from .micrograph import Micrograph, Progress
-from .phasing import Field, find_host, refine_host, sites_within
+from .phasing import Field, Host, find_host, refine_host
 from .tables import Atoms, positions_nm
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +37,8 @@ _LOOSE_NM, _FIRM_NM = 0.03, 0.012  # prior scatter of neighbours, and of the ato
 _FINE_NM, _SLOW_NM = 0.02, 0.25  # pixels for the common fit, and the scale of what is no atom
 _ROUNDED = 1 / 6  # variance, in pixels, of putting atoms on pixels and of averaging over them
 _SCALES = (0.88, 1.14)  # of the lattice in a calibrated image
-_ABSENT = 0.1  # prior probability that a site beside a foreign atom is empty
+_MOVED_NM = 0.03
+_ABSENT, _TAKEN = -2.2, 0.8  # log odds to be kept: of a site beside a foreign atom, of one that has to move for it
 
 
 def resolve(
@@ -85,8 +85,8 @@ def resolve(
     return Atoms(pd.concat(parts, ignore_index=True) if parts else table)
 
 
-def _host(field: Field, crystal: Crystal, before: Lattice | None) -> Lattice | None:
-    """Lattice of a frame, like that of the frame before or looked for anew."""
+def _host(field: Field, crystal: Crystal, before: Host | None) -> Host | None:
+    """Host of a frame, like that of the frame before or looked for anew."""
     for near in (before, None) if before is not None else (None,):
         try:
             return find_host(field, crystal, scales=_SCALES, near=near)
@@ -96,7 +96,7 @@ def _host(field: Field, crystal: Crystal, before: Lattice | None) -> Lattice | N
 
 
 def _resolve_frame(
-    micrograph: Micrograph, field: Field, lattice: Lattice, atoms: pd.DataFrame, rules: BondRules
+    micrograph: Micrograph, field: Field, lattice: Host, atoms: pd.DataFrame, rules: BondRules
 ) -> pd.DataFrame:
     foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
     places = positions_nm(foreign)
@@ -121,7 +121,7 @@ class _Scene:
     height: float
 
 
-def _scene(micrograph: Micrograph, lattice: Lattice, foreign: Floats, frame: int) -> _Scene:
+def _scene(micrograph: Micrograph, lattice: Host, foreign: Floats, frame: int) -> _Scene:
     """Width and height of the host's atoms, from all of them at once; foreign ones left out."""
     image, pixel = micrograph.frame(frame).astype(float), np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     known = noise.estimate(micrograph, frame=frame)
@@ -130,7 +130,7 @@ def _scene(micrograph: Micrograph, lattice: Lattice, foreign: Floats, frame: int
     cut = image[: image.shape[0] // step * step, : image.shape[1] // step * step]
     small = cut.reshape(cut.shape[0] // step, step, -1, step).mean((1, 3))
     margin = int(np.ceil(0.3 / size.min()))
-    sites = sites_within(lattice, size * small.shape, margin_nm=0.2)[1]
+    sites = lattice.sites_within(size * small.shape, margin_nm=0.2)[1]
     sites = sites[np.linalg.norm(sites[:, None] - foreign, axis=-1).min(1) > _BLOCKED_NM]
     comb = np.zeros([n + 2 * margin for n in small.shape])
     at = np.rint((sites - pixel * (step - 1) / 2) / size).astype(int) + margin
@@ -158,22 +158,23 @@ def _groups(points: Floats, apart_nm: float) -> list[npt.NDArray[np.int64]]:
     return [np.flatnonzero(labels == k) for k in np.unique(labels)]
 
 
-def _neighborhood(scene: _Scene, members: pd.DataFrame, lattice: Lattice, rules: BondRules) -> pd.DataFrame:
+def _neighborhood(scene: _Scene, members: pd.DataFrame, lattice: Host, rules: BondRules) -> pd.DataFrame:
     """Foreign atoms and the host atoms found beside them, as rows of ATOMS."""
     centers = positions_nm(members)
     extent = scene.pixel * (np.array(scene.image.shape) - 1)
-    sites = sites_within(lattice, extent, margin_nm=0.1)[1]
+    sites = lattice.sites_within(extent, margin_nm=0.1)[1]
     away = np.linalg.norm(sites[:, None] - centers, axis=-1)
     sites = sites[(away.min(1) < REACH_NM + 0.12) & (away.min(1) > _BLOCKED_NM)]
     prior, loose = _pushed(sites, centers)
     room = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) > _SQUEEZED_NM
+    moved = np.linalg.norm(prior - sites, axis=1)[room] > _MOVED_NM
     prior, loose = prior[room], loose[room]
     heights = members["amplitude"].to_numpy(float)
     fit = _fit(scene, centers, heights, prior, loose)
     n = len(centers)
     gain = _presence(fit, n, scene.height)
     beside = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) < _INNER_NM
-    absent = beside & (gain < np.log(_ABSENT / (1 - _ABSENT)))
+    absent = beside & (gain < np.where(moved, _TAKEN, _ABSENT))
     if absent.any():
         prior, loose, beside, gain = prior[~absent], loose[~absent], beside[~absent], gain[~absent]
         fit = _fit(scene, centers, heights, prior, loose)

@@ -7,7 +7,9 @@ then maximize the brightness on the sites, over the whole image or around one pl
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,6 @@ from scipy.fft import fft2, fftfreq, next_fast_len
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
 from .crystals import Crystal, get_crystal
-from .lattice import Lattice
 from .micrograph import Micrograph
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +27,43 @@ _ATOM_NM = 0.05  # blur of the matched filter
 _HIGH_PASS_NM = 0.25
 _CANDIDATES = 6
 _CLEAR = 3.5  # sigma by which the sites together are brighter than the rest
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """An affine lattice in an image.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    origin_nm : ndarray, shape (2,)
+        Origin of a cell, (y, x).
+    vectors_nm : ndarray, shape (2, 2)
+        Rows a1, a2, each (y, x).
+    residual_pm : float
+        1 sigma of where the image puts it, per axis; NaN where the image has no maxima on its sites.
+    """
+
+    crystal: Crystal
+    origin_nm: Floats
+    vectors_nm: Floats
+    residual_pm: float = float("nan")
+
+    @property
+    def scale(self) -> float:
+        """Length in the image over length in the crystal."""
+        return float(np.sqrt(abs(np.linalg.det(self.vectors_nm)) / self.crystal.cell_area_nm2))
+
+    def sites_within(self, extent_nm: Floats, *, margin_nm: float = 0.0) -> tuple[Floats, Floats]:
+        """Fractional cells (site, 2) and positions in nm (site, 2) of all sites of an image, `margin_nm` beyond it."""
+        corners = np.array([(0.0, 0.0), (0, 1), (1, 0), (1, 1)]) * (extent_nm + 2 * margin_nm) - margin_nm
+        reach = (corners - self.origin_nm) @ np.linalg.inv(self.vectors_nm)
+        low, high = np.floor(reach.min(0)).astype(int) - 1, np.ceil(reach.max(0)).astype(int) + 2
+        ij = np.moveaxis(np.mgrid[low[0] : high[0], low[1] : high[1]], 0, -1)
+        cells = (ij[:, :, None] + self.crystal.fractions).reshape(-1, 2)
+        place = self.origin_nm + cells @ self.vectors_nm
+        inside = ((place > -margin_nm) & (place < extent_nm + margin_nm)).all(1)
+        return cells[inside], place[inside]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +95,9 @@ class Field:
         """From the centre of the first pixel to that of the last."""
         return np.asarray(self.pixel_nm * (np.array(self.flat.shape) - 1))
 
-    def contrast(self, lattice: Lattice) -> float:
+    def contrast(self, host: Host) -> float:
         """Sigma by which the sites of a lattice are brighter than the frame."""
-        sites = sites_within(lattice, self.extent_nm, margin_nm=-0.05)[1]
+        sites = host.sites_within(self.extent_nm, margin_nm=-0.05)[1]
         values = map_coordinates(self.smooth, (sites / self.pixel_nm).T, order=1)
         middle = np.median(self.smooth)
         spread = 1.4826 * np.median(np.abs(self.smooth - middle))
@@ -71,8 +109,8 @@ def find_host(
     crystal: str | Crystal,
     *,
     scales: tuple[float, float] = SCALES,
-    near: Lattice | None = None,
-) -> Lattice:
+    near: Host | None = None,
+) -> Host:
     """Find the lattice of a crystal in a frame, without atoms.
 
     Parameters
@@ -81,13 +119,12 @@ def find_host(
         A prepared frame, or a still. Its pixel size may be wrong within `scales`.
     crystal : str or Crystal
     scales : (float, float)
-    near : Lattice, optional
+    near : Host, optional
         One of almost the same scale and rotation, such as that of the frame before, to begin with.
 
     Returns
     -------
-    Lattice
-        Affine. Its `scale` is that against the stated pixel size, `residual_pm` the error of a site of it.
+    Host
 
     Raises
     ------
@@ -105,28 +142,70 @@ def find_host(
     for basis in bases:
         phase = _transform(field, hk @ np.linalg.inv(basis).T) * np.conj(weight)
         origin = steps[np.real(wave @ phase).argmax()] @ basis
-        lattice = refine_host(field, Lattice(crystal, origin, basis[0], basis[1]))
-        if lattice.residual_pm < 25 and (found := field.contrast(lattice)) > contrast:
-            best, contrast = lattice, found
+        host = refine_host(field, Host(crystal, origin, basis))
+        if host.residual_pm < 25 and (found := field.contrast(host)) > contrast:
+            best, contrast = host, found
     if best is None:
         raise ValueError(f"no lattice of {crystal.name} found: its sites do not stand out together.")
     return best
 
 
+def measure_pixel(
+    micrograph: Micrograph, crystal: str | Crystal, *, cell_px: tuple[float, float] = (7.0, 70.0)
+) -> float:
+    """Size of a pixel in nm by the lattice, whatever is stated.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        Of a movie, three frames are measured and the middle one counts. Pixels are square, or as the stated sizes
+        relate; then it is their geometric mean.
+    crystal : str or Crystal
+    cell_px : (float, float)
+        Smallest and largest lattice constant looked for, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If the crystal's sites do not stand out together at any size.
+    """
+    crystal = get_crystal(crystal)
+    stated = np.ones(2) if micrograph.pixel_size_nm is None else micrograph.pixel_size_yx_nm
+    sides = stated / np.sqrt(stated.prod())
+    octaves = np.geomspace(*cell_px, 4)
+    found = []
+    for frame in np.unique(np.linspace(0, micrograph.n_frames - 1, 3).astype(int)).tolist():
+        trials: list[tuple[float, float]] = []
+        for low, high in pairwise(octaves):
+            guess = crystal.a_nm / np.sqrt(low * high)
+            field = Field.of(micrograph.with_pixel_size((guess * sides[0], guess * sides[1])), frame)
+            half = np.sqrt(high / low) * 1.03
+            with suppress(ValueError):
+                host = find_host(field, crystal, scales=(1 / half, half))
+                trials.append((field.contrast(host), guess / host.scale))
+        found += [max(trials)[1]] if trials else []
+    if not found:
+        raise ValueError(
+            f"no lattice of {crystal.name} found: no reflections of its shape stand out together; "
+            "is it the right image and crystal?"
+        )
+    return float(np.median(found))
+
+
 def refine_host(
     field: Field,
-    lattice: Lattice,
+    host: Host,
     *,
     around_nm: Floats | None = None,
     radius_nm: float = 0.7,
     avoid_nm: Floats | None = None,
-) -> Lattice:
+) -> Host:
     """Move a lattice to where its sites are brightest.
 
     Parameters
     ----------
     field : Field
-    lattice : Lattice
+    host : Host
     around_nm : array, shape (2,), optional
         Weigh sites by a Gaussian of `radius_nm` about this place, which follows the scan's distortion there.
     avoid_nm : array, shape (n, 2), optional
@@ -134,12 +213,11 @@ def refine_host(
 
     Returns
     -------
-    Lattice
-        With `residual_pm`, NaN where the image has no maximum there.
+    Host
     """
-    lattice = replace(lattice, residual_pm=float("nan"))
+    host = replace(host, residual_pm=float("nan"))
     for _ in range(12):
-        cells, sites = sites_within(lattice, field.extent_nm, margin_nm=-0.05)
+        cells, sites = host.sites_within(field.extent_nm, margin_nm=-0.05)
         if len(sites) < 6:
             break
         weight = np.ones(len(sites))
@@ -147,36 +225,23 @@ def refine_host(
             weight = np.exp(-0.5 * ((sites - around_nm) ** 2).sum(1) / radius_nm**2)
         if avoid_nm is not None and len(avoid_nm):
             away = np.linalg.norm(sites[:, None] - avoid_nm, axis=-1).min(1)
-            weight[away < 2 * lattice.crystal.nearest_neighbor_nm] = 0
+            weight[away < 2 * host.crystal.nearest_neighbor_nm] = 0
         at = (sites / field.pixel_nm).T
         height, curve, *force = (map_coordinates(a, at, order=1) for a in (field.smooth, field.bend, *field.slope))
         weight[height > 4 * np.median(height)] = 0  # foreign atoms
         stiff = -float((weight * curve).sum()) / max(float(weight.sum()), 1e-9)
         if stiff <= 0:
-            return replace(lattice, residual_pm=float("nan"))
+            return replace(host, residual_pm=float("nan"))
         pull = np.column_stack(force)
         design = np.column_stack([np.ones(len(cells)), cells])
         normal = (design * weight[:, None]).T @ design * stiff
         move = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(3), (design * weight[:, None]).T @ pull)
         move *= min(1.0, 0.03 / max(np.abs(design @ move)[weight > 0.1].max(initial=0), 1e-12))
-        origin, a1, a2 = np.array([lattice.origin_nm, lattice.a1_nm, lattice.a2_nm]) + move
         scatter = 1e3 * np.sqrt(np.average((pull**2).mean(1), weights=weight) / weight.sum()) / stiff
-        lattice = replace(lattice, origin_nm=origin, a1_nm=a1, a2_nm=a2, residual_pm=float(scatter))
+        host = Host(host.crystal, host.origin_nm + move[0], host.vectors_nm + move[1:], float(scatter))
         if np.abs(design @ move).max() < 1e-3:
             break
-    return lattice
-
-
-def sites_within(lattice: Lattice, extent_nm: Floats, *, margin_nm: float = 0.0) -> tuple[Floats, Floats]:
-    """Cells with fractions (site, 2) and positions in nm (site, 2) of all sites of an image, `margin_nm` beyond it."""
-    corners = np.array([(0.0, 0.0), (0, 1), (1, 0), (1, 1)]) * (extent_nm + 2 * margin_nm) - margin_nm
-    reach = (corners - lattice.origin_nm) @ np.linalg.inv(lattice.vectors_nm)
-    low, high = np.floor(reach.min(0)).astype(int) - 1, np.ceil(reach.max(0)).astype(int) + 2
-    ij = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), -1)
-    cells = (ij[:, :, None] + lattice.crystal.fractions).reshape(-1, 2)
-    place = lattice.origin_nm + cells @ lattice.vectors_nm
-    inside = ((place > -margin_nm) & (place < extent_nm + margin_nm)).all(1)
-    return cells[inside], place[inside]
+    return host
 
 
 def _reflections(crystal: Crystal) -> tuple[Floats, npt.NDArray[np.complex128]]:
