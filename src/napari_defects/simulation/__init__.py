@@ -4,6 +4,7 @@ from .bench import simulate
 from .conditions import Conditions, training_species
 from .dataset import training_pairs
 from .detector import Detector, Surface
+from .files import one_t_prime, read_crystal
 from .motion import Motion
 from .placement import alloy
 from .presets import PRESETS
@@ -22,6 +23,8 @@ __all__ = [
     "Scan",
     "Surface",
     "alloy",
+    "one_t_prime",
+    "read_crystal",
     "simulate",
     "training_pairs",
     "training_species",

@@ -51,8 +51,8 @@ class Conditions:
         Share of images with each.
     read_noise : float
         Largest electronic noise relative to the shot noise at the brightest host column.
-    afterglow : float
-        Largest value of the `Detector` field.
+    afterglow, pulse_spread : float
+        Largest values of the `Detector` fields.
     """
 
     species: tuple[str, ...] | None = None
@@ -94,6 +94,7 @@ class Conditions:
     spiked: float = 0.1
     read_noise: float = 0.7
     afterglow: float = 0.25
+    pulse_spread: float = 0.4
 
     @classmethod
     def for_crystal(cls, crystal: str | Crystal) -> Conditions:
@@ -222,6 +223,7 @@ def draw_detector(c: Conditions, crystal: Crystal, microscope: Microscope, elect
         offset=float(rng.normal(0, 100)),
         read_noise_e=float(rng.uniform(0, c.read_noise) * np.sqrt(peak_e)),
         line_noise_e=float(rng.uniform(0, 0.15 * c.read_noise) * np.sqrt(peak_e)),
+        pulse_spread=float(rng.uniform(0, c.pulse_spread)),
         afterglow=float(rng.uniform(0, c.afterglow)),
         hot_pixels=float(rng.uniform(0, 2e-3)) if rng.random() < c.spiked else 0.0,
     )

@@ -130,6 +130,8 @@ class Detector:
         Value = ``offset + gain * (electrons + noise)``.
     read_noise_e : float
         Gaussian noise of the electronics, rms, in electrons per pixel.
+    pulse_spread : float
+        Relative spread (rms) of the signal of one electron.
     line_noise_e : float
         Gaussian noise common to each line, rms, in electrons per pixel.
     afterglow : float
@@ -145,6 +147,7 @@ class Detector:
     gain: float = 1.0
     offset: float = 0.0
     read_noise_e: float = 0.5
+    pulse_spread: float = 0.0
     line_noise_e: float = 0.0
     afterglow: float = 0.0
     hot_pixels: float = 0.0
@@ -154,7 +157,7 @@ class Detector:
     def __post_init__(self) -> None:
         if self.gain <= 0:
             raise ValueError(f"`gain` must be positive, got {self.gain}.")
-        for name in ("read_noise_e", "line_noise_e"):
+        for name in ("read_noise_e", "line_noise_e", "pulse_spread"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
         for name in ("hot_pixels", "afterglow"):
@@ -169,6 +172,9 @@ class Detector:
         """Draw the image of `expected_e` electrons per pixel."""
         expected = np.clip(expected_e, 0, None)
         counts = (rng.poisson(expected) if shot_noise else expected).astype(np.float32)
+        if self.pulse_spread:
+            spread = np.float32(self.pulse_spread) * np.sqrt(counts)
+            counts += spread * rng.standard_normal(counts.shape, np.float32)
         if self.afterglow:
             counts = lfilter([1 - self.afterglow], [1, -self.afterglow], counts, axis=1).astype(np.float32)
         if self.line_noise_e:
