@@ -2,9 +2,9 @@
 
 from .bench import simulate
 from .conditions import Conditions, training_species
+from .crystal_files import one_t_prime, read_crystal
 from .dataset import training_pairs
 from .detector import Detector, Surface
-from .files import one_t_prime, read_crystal
 from .motion import Motion
 from .placement import alloy
 from .presets import PRESETS
