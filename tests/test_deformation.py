@@ -156,3 +156,15 @@ def test_image_and_line_profile():
 def test_bad_input_is_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call(sites_of(sigma_pm=0.1))
+
+
+def test_radial_profile_by_shells():
+    sites = sites_of(field_pm=lambda x: 20 * x + 5 * x[:, ::-1] * (1, -1), sigma_pm=0.3, center="Se")
+    table = deformation.displacements(sites, fit="none")
+    shells = deformation.radial_profile(table, reach_nm=1.2)
+    assert shells["r_nm"].is_monotonic_increasing
+    assert list(shells["columns"][:3]) == [3, 6, 3]
+    pulls = [(shells["radial_pm"] - 20 * shells["r_nm"]) / shells["radial_err_pm"]]
+    pulls.append((shells["turning_pm"] - 5 * shells["r_nm"]) / shells["turning_err_pm"])
+    assert np.std(pulls) == pytest.approx(1, abs=0.35)
+    assert len(deformation.radial_profile(table, reach_nm=0.05)) == 0

@@ -5,7 +5,7 @@ import pytest
 from planted import sites_of
 
 import napari_defects as nd
-from napari_defects import eshelby
+from napari_defects import eshelby, oscillation
 from napari_defects.deformation import displacements
 
 TENSOR = np.array([[0.02, 0.007], [0.007, -0.013]])
@@ -109,7 +109,8 @@ def test_oscillation_is_found_with_its_wavelength():
     wave = fit.oscillation
     assert wave.p_value < 1e-3
     assert fit.p_value < 1e-3
-    assert wave.wavelength_nm == pytest.approx(0.6, rel=0.1)
+    assert wave.p_value < 1e-6
+    assert abs(wave.wavelength_nm - 0.6) < max(4 * wave.wavelength_err_nm, 0.02)
     r = np.linspace(0.35, 1.2, 50)
     planted = 2.0 * np.cos(2 * np.pi * r / 0.6) * np.exp(-r / 0.8)
     assert np.corrcoef(wave.radial_pm(r), planted)[0, 1] > 0.9
@@ -124,3 +125,21 @@ def test_errors_name_what_is_wrong():
         eshelby.displacement(np.ones(2), 0.1, 0.3, poisson_ratio=2)
     with pytest.raises(ValueError, match="eigenstrain"):
         eshelby.displacement(np.ones(2), [[1, 2], [3, 4]], 0.3)
+
+
+def test_symmetric_copies_are_not_counted_as_independent():
+    table = nd.displacements(sites_of(reach_nm=1.1, sigma_pm=0.3, center="Se"))
+    alone = nd.fit_eshelby(table, n_null=200)
+    table.attrs["copies"] = 6
+    copied = nd.fit_eshelby(table, n_null=200)
+    assert copied.c_err_nm2 == pytest.approx(np.sqrt(6) * alone.c_err_nm2)
+    assert copied.chi2 == pytest.approx(alone.chi2 / 6)
+
+
+def test_p_value_goes_on_beyond_the_draws():
+    rng = np.random.default_rng(0)
+    for trials in (1, 10, 40):
+        nulls = np.sort(rng.chisquare(2, (2000, trials)).max(1))
+        for gain in (12.0, 25.0, 40.0):
+            truth = 1 - (1 - np.exp(-gain / 2)) ** trials
+            assert np.log(oscillation._p_value(gain, nulls) / truth) == pytest.approx(0, abs=0.7)

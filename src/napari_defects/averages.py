@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,7 @@ class ClassAverage:
         if not self.sites["i"].notna().any():
             return Strain(check(self.sites.reindex(columns=empty("strain").columns), "strain"))
         table = displacements(self.sites, center_nm=(0, 0), exclude_nm=exclude_nm, reference=twin)
+        table.attrs["copies"] = self.copies
         return strain(table, neighbors=neighbors)
 
 
@@ -244,7 +245,9 @@ def _finish(stack: Stack, symmetrize: bool, seed: int) -> ClassAverage:
             for s in stack.crystal.sublattices
         }
         inflate = pd.Series(pooled, dtype=float).fillna(1.0) ** 0.5
-        sites = ruler.sites(ruler.reshape(filled, columns), seen, inflate)
+        shaped = ruler.reshape(filled, columns)
+        warp = stack.warp(ruler.columns(len(full))[["y_nm", "x_nm"]].to_numpy(), operations)
+        sites = ruler.sites(replace(shaped, yx=shaped.yx - warp / stack.pixel), seen, inflate)
     middle = max(len(sums) // 2, 1)
     return ClassAverage(
         species=stack.species,

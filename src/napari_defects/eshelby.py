@@ -22,6 +22,7 @@ import pandas as pd
 from scipy.stats import chi2 as chi2_distribution
 
 from .crystals import CRYSTALS
+from .oscillation import Oscillation, find_oscillation
 from .tables import check
 
 Array = npt.NDArray[np.float64]
@@ -113,40 +114,6 @@ def strain_tensor(
     )
     gradient = np.where(q < 1, gradient, 2 * t * identity + kappa * d) / (kappa + 1)
     return np.asarray((gradient + np.swapaxes(gradient, -1, -2)) / 2)
-
-
-@dataclass(frozen=True)
-class Oscillation:
-    """What is left of the radial displacement when the inclusion is taken out.
-
-    The model is amplitude * cos(2 pi r / wavelength + phase) * exp(-r / decay), the largest gain in
-    chi-square over a grid of wavelengths and decays.
-
-    Parameters
-    ----------
-    p_value : float
-        Chance of such a gain, or a larger one, from the errors alone.
-    wavelength_nm, decay_nm : float
-    amplitude_pm, amplitude_err_pm : float
-        At r = 0, and its 1 sigma at this wavelength, decay and phase.
-    phase_rad : float
-    gain : float
-        Fall of chi-square.
-    """
-
-    p_value: float
-    wavelength_nm: float
-    decay_nm: float
-    amplitude_pm: float
-    amplitude_err_pm: float
-    phase_rad: float
-    gain: float
-
-    def radial_pm(self, r_nm: npt.ArrayLike) -> Array:
-        """Radial displacement in pm at distances `r_nm`."""
-        r = np.asarray(r_nm, float)
-        wave = np.cos(2 * np.pi * r / self.wavelength_nm + self.phase_rad)
-        return np.asarray(self.amplitude_pm * wave * np.exp(-r / self.decay_nm))
 
 
 @dataclass(frozen=True)
@@ -280,7 +247,8 @@ def fit_eshelby(
             f"only {int(use.sum())} columns with displacement and error lie outside `exclude_nm` = {exclude_nm} nm of "
             f"{center}; at least 6 are needed: make it smaller or the averaged patch larger."
         )
-    table, x, u, err, r = table[use].reset_index(drop=True), x[use], u[use], err[use], r[use]
+    table, x, u, r = table[use].reset_index(drop=True), x[use], u[use], r[use]
+    err = err[use] * np.sqrt(strain.attrs.get("copies", 1))  # symmetric copies are not independent
     nuisance = _nuisance(x, table["sublattice"].to_numpy(), background)
     n_strengths = 3 if eigenstrain == "general" else 1
 
@@ -326,7 +294,7 @@ def fit_eshelby(
         dof=dof,
         p_value=float(chi2_distribution.sf(chi2, dof)),
         residuals=pd.DataFrame(columns),
-        oscillation=_oscillation(x, u, err, taken, n_null, seed),
+        oscillation=find_oscillation(x, u, err, taken, n_null=n_null, seed=seed),
     )
 
 
@@ -336,45 +304,3 @@ def _nuisance(x: Array, sublattice: npt.NDArray[np.object_], background: str) ->
     if background == "affine":
         fields += [x[:, [k]] * axis for k in (0, 1) for axis in np.eye(2)]
     return np.stack(fields, -1)
-
-
-def _oscillation(x: Array, u: Array, err: Array, taken: Array, n_null: int, seed: int) -> Oscillation:
-    """Test for a damped radial wave beside the fields `taken`, shape (n, 2, p)."""
-    r = np.linalg.norm(x, axis=1)
-    n, span = x / r[:, None], float(np.ptp(r))
-    y = (u / err).ravel()
-    fitted, _ = np.linalg.qr((taken / err[..., None]).reshape(y.size, -1))
-
-    def free(columns: Array) -> Array:
-        return np.asarray(columns - fitted @ (fitted.T @ columns))
-
-    wavelengths = 1 / np.linspace(1 / max(span, 0.3), 1 / 0.25, 28)
-    trials, factors = [], []
-    for wavelength in wavelengths:
-        for decay in span * np.array([0.3, 0.6, 1.2, 2.5, 10.0]):
-            wave = np.exp(-r / decay + 2j * np.pi * r / wavelength)
-            parts = np.stack([wave.real, -wave.imag], -1)[:, None, :] * n[..., None]
-            q, upper = np.linalg.qr(free((parts / err[..., None]).reshape(y.size, 2)))
-            trials.append((wavelength, decay, upper))
-            factors.append(q)
-    stack = np.concatenate(factors, 1)
-
-    def gain(data: Array) -> Array:
-        return np.asarray(((stack.T @ free(data)) ** 2).reshape(len(trials), 2, -1).sum(1))
-
-    observed = gain(y[:, None])[:, 0]
-    best = int(observed.argmax())
-    nulls = gain(np.random.default_rng(seed).standard_normal((y.size, n_null))).max(0)
-    wavelength, decay, upper = trials[best]
-    inverse = np.linalg.inv(upper)
-    c, s = inverse @ (factors[best].T @ free(y))
-    direction = np.array([c, s]) / np.hypot(c, s)
-    return Oscillation(
-        p_value=float((1 + (nulls >= observed[best]).sum()) / (1 + n_null)),
-        wavelength_nm=float(wavelength),
-        decay_nm=float(decay),
-        amplitude_pm=float(1000 * np.hypot(c, s)),
-        amplitude_err_pm=float(1000 * np.linalg.norm(inverse.T @ direction)),
-        phase_rad=float(np.arctan2(s, c)),
-        gain=float(observed[best]),
-    )

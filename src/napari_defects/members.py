@@ -81,37 +81,62 @@ class Ground:
 
     def surroundings(self, defects: pd.DataFrame) -> tuple[Array, Array]:
         """Centre (n, 2) and map (n, 2, 2) from the crystal's frame to the image, both in nm; NaN off the lattice."""
-        anchor = defects[["frame", "i", "j", "sublattice"]].reset_index(drop=True)
-        given = defects[["y_nm", "x_nm"]].to_numpy(float)
-        free = (
-            anchor["i"].isna()
-            | anchor["j"].isna()
-            | ~anchor["sublattice"].isin([s.name for s in self.crystal.sublattices])
-        )
-        for frame in np.unique(anchor.loc[free, "frame"]):
-            rows = np.flatnonzero(free & (anchor["frame"] == frame))
-            anchor.loc[rows, ["i", "j", "sublattice"]] = self.nearest(int(frame), given[rows]).to_numpy()
+        anchor, free = self._anchored(defects)
         centers, maps = np.full((len(anchor), 2), np.nan), np.full((len(anchor), 2, 2), np.nan)
         for name, group in anchor.groupby("sublattice"):
             around = layout(self.crystal, str(name), _REACH * self.crystal.a_nm)
-            n, k = len(group), len(around)
-            i, j = (np.add.outer(group[c].to_numpy(float), around[c].to_numpy(float)).ravel() for c in ("i", "j"))
-            names = np.tile(around["sublattice"].to_numpy(object), n)
-            seen = self.positions(np.repeat(group["frame"].to_numpy(), k), i, j, names).reshape(n, k, 2)
-            design = np.column_stack([np.ones(k), around[["y_nm", "x_nm"]]])
+            seen = self._seen(group, around)
+            design = np.column_stack([np.ones(len(around)), around[["y_nm", "x_nm"]]])
             weight = np.asarray(np.isfinite(seen).all(-1), float)
             normal = np.einsum("nk,ka,kb->nab", weight, design, design)
-            spread = np.prod(np.var(design[:, 1:], axis=0)) * k**3
+            spread = np.prod(np.var(design[:, 1:], axis=0)) * len(around) ** 3
             bad = np.flatnonzero(np.linalg.det(normal) < 1e-6 * spread)  # too few columns for an affine map
             normal[bad] = np.eye(3)
             right = np.einsum("ka,nkb->nab", design, np.nan_to_num(seen) * weight[..., None])
             solution = np.linalg.solve(normal, right)  # (n, 3, 2): centre, then the map's columns
             solution[bad] = np.nan
-            sign = -1.0 if self.crystal.sublattice(str(name)).host == self.crystal.sublattices[0].host else 1.0
-            sign = 1.0 if str(name) == self.crystal.sublattices[0].name else sign
-            centers[group.index], maps[group.index] = solution[:, 0], sign * np.swapaxes(solution[:, 1:], 1, 2)
+            centers[group.index] = solution[:, 0]
+            maps[group.index] = self._sign(str(name)) * np.swapaxes(solution[:, 1:], 1, 2)
+        given = defects[["y_nm", "x_nm"]].to_numpy(float)
         centers[free] = given[free]
         return centers, maps
+
+    def warp(self, defects: pd.DataFrame, maps: Array, columns_nm: Array) -> Array:
+        """How far the scan bends the affine maps, at columns (k, 2) of the crystal's frame: (n, k, 2) in nm."""
+        anchor, free = self._anchored(defects)
+        result = np.zeros((len(anchor), len(columns_nm), 2))
+        for name, group in anchor[~free].groupby("sublattice"):
+            around = layout(self.crystal, str(name), float(np.linalg.norm(columns_nm, axis=1).max()) + 0.1)
+            own = self._sign(str(name)) * around[["y_nm", "x_nm"]].to_numpy()
+            around = around.iloc[np.asarray(cKDTree(own).query(columns_nm)[1])]
+            seen = self._seen(group, around)
+            center = defects[["y_nm", "x_nm"]].to_numpy(float)[group.index][:, None]
+            bent = np.einsum("nab,nkb->nka", np.linalg.inv(maps[group.index]), seen - center) - columns_nm
+            result[group.index] = bent - np.nanmean(bent, axis=1, keepdims=True)  # registration takes the mean
+        return result
+
+    def _anchored(self, defects: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
+        """Site of each defect, and which of them are on none: these have the nearest."""
+        anchor = defects[["frame", "i", "j", "sublattice"]].reset_index(drop=True)
+        known = anchor["sublattice"].isin([s.name for s in self.crystal.sublattices])
+        free = (anchor["i"].isna() | anchor["j"].isna() | ~known).to_numpy(bool)
+        for frame in np.unique(anchor.loc[free, "frame"]):
+            rows = np.flatnonzero(free & (anchor["frame"] == frame))
+            given = defects[["y_nm", "x_nm"]].to_numpy(float)[rows]
+            anchor.loc[rows, ["i", "j", "sublattice"]] = self.nearest(int(frame), given).to_numpy()
+        return anchor, free
+
+    def _seen(self, anchor: pd.DataFrame, around: pd.DataFrame) -> Array:
+        """Where the image shows the columns `around` each site, shape (n, k, 2)."""
+        n, k = len(anchor), len(around)
+        i, j = (np.add.outer(anchor[c].to_numpy(float), around[c].to_numpy(float)).ravel() for c in ("i", "j"))
+        names = np.tile(around["sublattice"].to_numpy(object), n)
+        return self.positions(np.repeat(anchor["frame"].to_numpy(), k), i, j, names).reshape(n, k, 2)
+
+    def _sign(self, sublattice: str) -> float:
+        """-1 for a site that is turned onto an earlier one of the same element."""
+        first = next(s for s in self.crystal.sublattices if s.host == self.crystal.sublattice(sublattice).host)
+        return 1.0 if first.name == sublattice else -1.0
 
 
 def layout(crystal: Crystal, sublattice: str, reach_nm: float) -> pd.DataFrame:

@@ -33,6 +33,7 @@ class Stack:
     ----------
     species : str
     images : list of Micrograph
+    grounds : list of Ground or None
     table : DataFrame
         Candidates: the columns of DEFECTS and micrograph.
     groups : list of (micrograph, frame, rows of `table`, Patches)
@@ -52,6 +53,7 @@ class Stack:
 
     species: str
     images: list[Micrograph]
+    grounds: list[Ground | None]
     table: pd.DataFrame
     groups: list[tuple[int, int, Rows, Patches]]
     maps: Array
@@ -198,6 +200,21 @@ class Stack:
         sums[..., 2] /= len(operations)
         return sums
 
+    def warp(self, columns_nm: Array, operations: Array | None = None) -> Array:
+        """Give what the scan's distortion, beyond affine, leaves at columns (k, 2) of the average, in nm."""
+        operations = np.eye(2)[None] if operations is None else operations
+        total, weights = np.zeros(columns_nm.shape), np.zeros(len(columns_nm))
+        for number, ground in enumerate(self.grounds):
+            rows = np.flatnonzero(self.accepted & (self.table["micrograph"] == number).to_numpy())
+            if ground is None or not len(rows):
+                continue
+            for operation in operations:
+                bent = ground.warp(self.table.iloc[rows], self.maps[rows], columns_nm @ operation) @ operation.T
+                known = np.isfinite(bent).all(-1)
+                total += self.units[number][0] * np.where(known[..., None], bent, 0).sum(0)
+                weights += self.units[number][0] * known.sum(0)
+        return np.asarray(total / np.maximum(weights, 1e-30)[:, None])
+
     def members(self, part: Rows) -> pd.DataFrame:
         """Table of all candidates, with what became of them."""
         shift = self.pose[:, :2] * self.pixel
@@ -230,7 +247,7 @@ def gather(
     for number, (image, table, ground) in enumerate(zip(images, tables, grounds, strict=True)):
         if kind != species:
             if ground is None:
-                raise ValueError("`sites` must be given to average pristine columns; pass the table of assign_sites().")
+                raise ValueError("`sites` must be given to average pristine columns; run assign_sites() first.")
             own = pristine_sites(ground, table, kind, radius_nm)
         else:
             own = table[table["species"] == species].reset_index(drop=True)
@@ -244,9 +261,8 @@ def gather(
             [np.linalg.norm(near - c, axis=1).min(initial=np.inf) for near, c in zip(apart, center, strict=True)]
         )
         lost = ~np.isfinite(center).all(1) | ~np.isfinite(to_image).all((1, 2))
-        why = np.where(lost, "off the lattice", np.where(nearest < isolation_nm, "another defect nearby", "")).astype(
-            object
-        )
+        why = np.where(nearest < isolation_nm, "another defect nearby", "").astype(object)
+        why[lost] = "off the lattice"
         step = image.pixel_size_yx_nm
         first = sum(len(r) for r in rows)
         for frame in np.unique(own["frame"]):
@@ -260,9 +276,17 @@ def gather(
         reasons.append(why)
     crystal = next((ground.crystal for ground in grounds if ground), None)
     return Stack(
-        species, images, pd.concat(rows, ignore_index=True), [g for g in groups if len(g[2])], np.concatenate(maps),
-        np.concatenate(reasons), crystal, pixel_nm, radius_nm,
-    )  # fmt: skip
+        species=species,
+        images=images,
+        grounds=grounds,
+        table=pd.concat(rows, ignore_index=True),
+        groups=[group for group in groups if len(group[2])],
+        maps=np.concatenate(maps),
+        reasons=np.concatenate(reasons),
+        crystal=crystal,
+        pixel=pixel_nm,
+        radius=radius_nm,
+    )
 
 
 def _filled(total: Array, weights: Array) -> Array:
