@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,28 +92,24 @@ def test_nothing_to_do_and_nowhere_to_write(tmp_path):
         batch.run_batch([tmp_path / "a.npy"], "/proc/out", workers=0)
 
 
+class Looks:
+    """Stands for the event that ends a watch: writes what comes next into a file between two looks."""
+
+    def __init__(self, file, contents):
+        self.file, self.contents = file, list(contents)
+
+    def is_set(self):
+        return not self.contents
+
+    def wait(self, seconds):
+        if content := self.contents.pop(0):
+            self.file.write_bytes(content)
+
+
 def test_watch_waits_until_a_file_is_whole(tmp_path, monkeypatch):
-    analysed = []
-    monkeypatch.setattr(batch, "_analyze_one", lambda file, folder, recipe: analysed.append(file) or {"file": file})
+    monkeypatch.setattr(batch, "_analyze_one", lambda file, folder, recipe: Path(file).read_bytes())
     (tmp_path / "in").mkdir()
-    growing = tmp_path / "in" / "a.npy"
-    growing.write_bytes(b"1")
-    stop = threading.Event()
-    looks = iter([b"12", b"123", None, None, b"1234", None, None])
-
-    def wait(seconds):
-        content = next(looks, stop.set() or None)
-        if content:
-            growing.write_bytes(content)
-        return False
-
-    monkeypatch.setattr(stop, "wait", wait)
-    monkeypatch.setattr(stop, "set", lambda: setattr(stop, "_flag", True))
-    rows = []
-    for row in batch.watch(tmp_path / "in", tmp_path / "out", stop=stop, interval_s=0.01):
-        rows.append((row["file"], growing.read_bytes()))
-        if len(rows) == 2:
-            break
-    assert rows == [(str(growing), b"123"), (str(growing), b"1234")]
+    stop = Looks(tmp_path / "in" / "a.npy", [b"1", b"12", b"123", None, None, None, b"1234", None, None, None])
+    assert list(batch.watch(tmp_path / "in", tmp_path / "out", stop=stop)) == [b"123", b"1234"]
     with pytest.raises(FileNotFoundError, match="no folder"):
         next(batch.watch(tmp_path / "nowhere", tmp_path / "out"))
