@@ -84,7 +84,7 @@ def test_surface_has_its_mean_and_its_holes() -> None:
     assert layer.min() >= 0
     assert Surface().layer((200, 300), PIXEL, rng) is None
     points = rng.uniform(-5, 5, (20000, 2))
-    kept = Surface(holes=1, hole_radius_nm=1.0).covers(points, np.array([4.0, 4.0]), rng)
+    kept = Surface(holes=1, hole_radius_nm=1.0).flake(np.array([4.0, 4.0]), rng)(points)
     assert (~kept).mean() * 100 == pytest.approx(np.pi, rel=0.25)
 
 

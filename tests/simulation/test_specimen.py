@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+import napari_defects as nd
 from napari_defects import get_crystal
+from napari_defects.simulation import Surface
 from napari_defects.simulation.graphene import KINDS, template
 from napari_defects.simulation.placement import Placer, alloy, apply, check_defects
 from napari_defects.simulation.scan import Scan
-from napari_defects.simulation.specimen import Relaxation, Specimen, pristine, relax
+from napari_defects.simulation.specimen import SECOND_GRAIN, Relaxation, Specimen, pristine, relax
 
 
 def flake(crystal: str, side_nm: float = 12.0, rotation_deg: float = 10.0) -> Specimen:
@@ -33,7 +35,10 @@ def test_perfect_crystal_has_its_density_and_neighbors(crystal: str) -> None:
     inner = np.abs(specimen.ideal_nm).max(1) < 5
     np.testing.assert_allclose(distance[inner, 1], host.nearest_neighbor_nm, rtol=1e-9)
     assert (specimen.sublattice[other[inner, 1]] != specimen.sublattice[inner]).all()
-    back = (specimen.cell + host.fractions[specimen.sublattice]) @ host.vectors_nm @ specimen.rotation + (0.1, -0.05)
+    back = (specimen.cell + host.fractions[specimen.sublattice]) @ host.vectors_nm @ specimen.rotations[0] + (
+        0.1,
+        -0.05,
+    )
     np.testing.assert_allclose(back, specimen.ideal_nm, atol=1e-9)
 
 
@@ -160,3 +165,17 @@ def test_an_alloy_has_its_composition() -> None:
     for bad in ({"V_Se": 0.1}, {"Te2_Se": 0.1}, {"Te_Se": 1.5}):
         with pytest.raises(ValueError, match="composition"):
             alloy("WSe2", bad)
+
+
+def test_two_grains_meet_without_overlap() -> None:
+    _, sites = nd.simulate("graphene", field_of_view_nm=10, surface=Surface(grain_deg=21), defects={"V2": 8, "SW": 8})
+    second = sites["i"] > SECOND_GRAIN // 2
+    assert 0.05 < second.mean() < 0.95
+    places = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+    assert cKDTree(places).query(places, 2)[0][:, 1].min() > 0.7 * 0.142
+    for grain in (sites[~second], sites[second]):
+        near = grain[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+        pairs = cKDTree(near).query_pairs(0.25, output_type="ndarray")
+        angle = np.rad2deg(np.arctan2(*(near[pairs[:, 1]] - near[pairs[:, 0]]).T))
+        length = np.linalg.norm(near[pairs[:, 1]] - near[pairs[:, 0]], axis=1)
+        assert np.ptp((angle[length > 0.2] + 30 - np.median(angle[length > 0.2] % 60)) % 60) < 1

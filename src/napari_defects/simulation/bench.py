@@ -20,7 +20,7 @@ from .probe import Microscope
 from .render import MARGIN_NM, render
 from .scan import Scan, seen_at_px
 from .scattering import amplitudes, cross_section_A2
-from .specimen import Array, Relaxation, Specimen, pristine, relax
+from .specimen import Array, Relaxation, Specimen, joined, pristine, relax
 from .truth import Scene, true_defects, true_sites
 
 
@@ -49,13 +49,23 @@ class Bench:
         travel = max(float(np.abs(distortion(corners, k)).max()) for k in (0, frames - 1))
         extent = self.extent_nm + 2 * (travel + 5e-3 * self.scan.wander_pm + MARGIN_NM + 0.3)
         shift, dirt = rng.uniform(-1, 1, 2) * self.crystal.a_nm, np.random.default_rng(rng.integers(2**63))
-        return pristine(
-            self.crystal,
-            extent,
-            rotation=self.scan.rotation(),
-            shift_nm=shift,
-            covers=lambda points: self.surface.covers(points, self.extent_nm, dirt),
+        rotation = self.scan.rotation()
+        present = self.surface.flake(self.extent_nm, dirt)
+        if not self.surface.grain_deg:
+            return pristine(self.crystal, extent, rotation=rotation, shift_nm=shift, covers=present)
+        beyond = self.surface.boundary(self.extent_nm, dirt)
+        turned = rotation @ Scan(rotation_deg=self.surface.grain_deg).rotation()
+        first, second = (
+            pristine(
+                self.crystal,
+                extent,
+                rotation=frame,
+                shift_nm=shift,
+                covers=lambda points, side=side: present(points) & (beyond(points) == side),  # type: ignore[misc]
+            )
+            for side, frame in enumerate((rotation, turned))
         )
+        return joined(first, second)
 
     def look(
         self,

@@ -47,7 +47,7 @@ class Conditions:
         Largest drift over the frame relative to its height, and largest values of the `Scan` fields.
     contamination, patch, gradient : float
         Largest values of the `Surface` fields.
-    dirty, patched, sloped, holed, edged, spiked : float
+    dirty, patched, sloped, holed, edged, grained, spiked : float
         Share of images with each.
     read_noise : float
         Largest electronic noise relative to the shot noise at the brightest host column.
@@ -91,6 +91,7 @@ class Conditions:
     sloped: float = 0.2
     holed: float = 0.15
     edged: float = 0.08
+    grained: float = 0.05
     spiked: float = 0.1
     read_noise: float = 0.7
     afterglow: float = 0.25
@@ -175,6 +176,7 @@ def draw_surface(c: Conditions, shape: tuple[int, int], pixel: float, rng: np.ra
         holes=int(rng.integers(1, 4)) if rng.random() < c.holed else 0,
         hole_radius_nm=float(rng.uniform(0.25, 1.5)),
         edge=bool(rng.random() < c.edged),
+        grain_deg=float(rng.uniform(5, 55)) if rng.random() < c.grained else 0.0,
     )
 
 

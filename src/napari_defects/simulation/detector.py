@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from scipy import fft
 from scipy.signal import lfilter
 
 Image = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
+Mask = Callable[[Array], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Surface:
     hole_radius_nm : float
     edge : bool
         Whether the flake ends within the image.
+    grain_deg : float
+        Misorientation of a second grain, beyond a boundary through the image; 0 for a single crystal.
     """
 
     contamination: float = 0.0
@@ -42,6 +47,7 @@ class Surface:
     holes: int = 0
     hole_radius_nm: float = 0.8
     edge: bool = False
+    grain_deg: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("contamination", "patch", "holes"):
@@ -51,24 +57,33 @@ class Surface:
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
 
-    def covers(
-        self, points_nm: npt.NDArray[np.float64], extent_nm: npt.NDArray[np.float64], rng: np.random.Generator
-    ) -> npt.NDArray[np.bool_]:
-        """Whether the flake is there, at points (n, 2) relative to the centre of an image of `extent_nm`."""
-        keep = np.ones(len(points_nm), bool)
-        if self.edge:
-            angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(-0.35, 0.35) * extent_nm.min()
-            normal = np.array([np.sin(angle), np.cos(angle)])
+    def flake(self, extent_nm: Array, rng: np.random.Generator) -> Mask:
+        """Draw where the flake is: a function of points (n, 2) relative to the centre of an image of `extent_nm`."""
+        ends = self.boundary(extent_nm, rng) if self.edge else None
+        holes = [(rng.uniform(-0.5, 0.5, 2) * extent_nm, rng.normal(0, 0.12, 2), rng.uniform(0, 6, (2, 1)))
+                 for _ in range(self.holes)]  # fmt: skip
+
+        def covers(points_nm: Array) -> npt.NDArray[np.bool_]:
+            keep = np.ones(len(points_nm), bool) if ends is None else ~ends(points_nm)
+            for center, size, phase in holes:
+                offset = points_nm - center
+                lobes = size @ np.cos(np.arctan2(*offset.T)[None] * np.array([[2], [3]]) + phase)
+                keep &= np.linalg.norm(offset, axis=1) > self.hole_radius_nm * (1 + lobes)
+            return keep
+
+        return covers
+
+    def boundary(self, extent_nm: Array, rng: np.random.Generator) -> Mask:
+        """Draw a wavy line through the image: a function that tells whether points lie beyond it."""
+        angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(-0.35, 0.35) * extent_nm.min()
+        normal, phase = np.array([np.sin(angle), np.cos(angle)]), rng.uniform(0, 6)
+
+        def beyond(points_nm: Array) -> npt.NDArray[np.bool_]:
             along = points_nm @ np.array([normal[1], -normal[0]])
-            keep &= points_nm @ normal < reach + 0.1 * np.sin(along / 0.4 + rng.uniform(0, 6)) + 0.15 * np.sin(along)
-        for _ in range(self.holes):
-            center = rng.uniform(-0.5, 0.5, 2) * extent_nm
-            offset = points_nm - center
-            lobes = rng.normal(0, 0.12, 2) @ np.cos(
-                np.arctan2(*offset.T)[None] * np.array([[2], [3]]) + rng.uniform(0, 6, (2, 1))
-            )
-            keep &= np.linalg.norm(offset, axis=1) > self.hole_radius_nm * (1 + lobes)
-        return keep
+            wave = 0.1 * np.sin(along / 0.4 + phase) + 0.15 * np.sin(along)
+            return np.asarray(points_nm @ normal >= reach + wave)
+
+        return beyond
 
     def layer(self, shape: tuple[int, int], pixel_nm: tuple[float, float], rng: np.random.Generator) -> Image | None:
         """Intensity of the dirt relative to the mean of the clean lattice, shape (y, x); None when clean."""

@@ -195,9 +195,12 @@ def _apply_template(specimen: Specimen, defect: Placed, tree: cKDTree) -> Array:
     around = np.array(tree.query_ball_point(specimen.ideal_nm[site], patch.radius_nm))
     # The template has its first atom on sublattice A: turned by 180 degrees, it fits B; by 120, another bond.
     turn = np.deg2rad(180 * specimen.sublattice[site] + 120 * defect.turn)
-    frame = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ specimen.rotation
+    frame = (
+        np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        @ specimen.rotations[specimen.grain[site]]
+    )
     distance, match = patch.tree.query((specimen.ideal_nm[around] - specimen.ideal_nm[site]) @ frame.T)
-    fits = distance < 0.03
+    fits = (distance < 0.03) & (specimen.grain[around] == specimen.grain[site])
     around, match = around[fits], np.asarray(match)[fits]
     specimen.position_nm[around] += patch.displacement_nm[match] @ frame
     for atom, element in patch.changes:

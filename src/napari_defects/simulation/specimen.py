@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from ..crystals import Crystal
 
 Array = npt.NDArray[np.float64]
+SECOND_GRAIN = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ class Specimen:
         Index into `columns`.
     species : ndarray of str, shape (column,)
         Host column (``W``) or the defect that the column belongs to.
-    rotation : ndarray, shape (2, 2)
+    rotations : ndarray, shape (grain, 2, 2)
         ``row @ rotation`` turns (y, x) from the crystal's frame to the scan's.
+    grain : ndarray of int, shape (column,)
+        Grain that each column belongs to.
     defects : list of Defect
     """
 
@@ -79,7 +82,8 @@ class Specimen:
     columns: list[tuple[str, ...]]
     column: npt.NDArray[np.int64]
     species: npt.NDArray[np.object_]
-    rotation: Array
+    rotations: Array
+    grain: npt.NDArray[np.int64]
     defects: list[Defect] = field(default_factory=list)
 
     def occupy(self, index: int, column: tuple[str, ...], species: str) -> None:
@@ -96,6 +100,7 @@ class Specimen:
         return replace(
             self, position_nm=self.position_nm[none], ideal_nm=self.ideal_nm[none], cell=self.cell[none],
             sublattice=self.sublattice[none], column=self.column[none], species=self.species[none],
+            grain=self.grain[none],
         )  # fmt: skip
 
     def copy(self) -> Specimen:
@@ -145,7 +150,37 @@ def pristine(
     columns: list[tuple[str, ...]] = [(), *dict.fromkeys(hosts)]
     names = np.array([s.host for s in crystal.sublattices], object)
     column = np.array([columns.index(h) for h in hosts])[sublattice]
-    return Specimen(crystal, ideal.copy(), ideal, cell, sublattice, columns, column, names[sublattice], rotation)
+    return Specimen(
+        crystal,
+        ideal.copy(),
+        ideal,
+        cell,
+        sublattice,
+        columns,
+        column,
+        names[sublattice],
+        rotation[None],
+        np.zeros(len(column), int),
+    )
+
+
+def joined(first: Specimen, second: Specimen) -> Specimen:
+    """Put two pristine grains together; of columns that would overlap, the second's are left out.
+
+    Cells of the second grain are numbered from `SECOND_GRAIN` on.
+    """
+    tree, near = cKDTree(first.ideal_nm.reshape(-1, 2)), 0.75 * first.crystal.nearest_neighbor_nm
+    keep = np.asarray(tree.query(second.ideal_nm.reshape(-1, 2))[0]) > near
+
+    def both(name: str) -> Any:
+        return np.concatenate([getattr(first, name), getattr(second, name)[keep]])
+
+    grain = np.repeat([0, 1], [len(first.column), int(keep.sum())])
+    return Specimen(
+        first.crystal, both("position_nm"), both("ideal_nm"), both("cell") + SECOND_GRAIN * grain[:, None],
+        both("sublattice"), first.columns, both("column"), both("species"),
+        np.concatenate([first.rotations, second.rotations]), grain,
+    )  # fmt: skip
 
 
 def relax(specimen: Specimen, relaxation: Mapping[str, Relaxation], reach_nm: float = 1.2) -> None:
