@@ -146,10 +146,10 @@ def arrow_layer(table: pd.DataFrame, name: str, known: dict[str, Any]) -> LayerD
     """Displacements as arrows from where the lattice expects the columns, magnified to be seen."""
     rows = table[np.isfinite(table[["uy_pm", "ux_pm", "y_ideal_nm"]]).all(axis=1)]
     start, step = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float), rows[["uy_pm", "ux_pm"]].to_numpy(float) / 1000
-    if bool((table["frame"] > 0).any()):
+    lead = int((table["frame"] > 0).any())
+    if lead:
         frames = rows["frame"].to_numpy(float)
         start, step = np.column_stack([frames, start]), np.column_stack([0 * frames, step])
-    lead = start.shape[1] - 2
     typical = float(np.percentile(np.linalg.norm(step, axis=1), 90)) if len(step) else 0.0
     keywords = {
         "name": f"displacement · {name}",
