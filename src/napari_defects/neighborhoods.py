@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter, map_coordinates, uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -71,7 +71,9 @@ def resolve(
     crystal = get_crystal(crystal)
     rules = rules or bond_rules(crystal)
     table = atoms if "element" in atoms else assign_elements(atoms, rules)
-    parts, lattice = [], None
+    parts: list[pd.DataFrame] = []
+    lattice: Host | None = None
+    sigma_nm: float | None = None  # that of the frame before
     for number in sorted(table["frame"].unique().tolist()):
         part = table[table["frame"] == number]
         if progress is not None:
@@ -80,9 +82,42 @@ def resolve(
             field = Field.of(micrograph, number)
             lattice = _host(field, crystal, lattice)
             if lattice is not None:
-                part = _resolve_frame(micrograph, field, lattice, part, rules)
+                part, sigma_nm = _resolve_frame(micrograph, field, lattice, part, rules, sigma_nm)
         parts.append(part)
     return Atoms(pd.concat(parts, ignore_index=True) if parts else table)
+
+
+def hole_odds(
+    micrograph: Micrograph, frame: int, center_nm: tuple[float, float], rim_nm: Floats, hexagons_nm: list[Floats]
+) -> float:
+    """Odds that a place is as dark as the middle of a hexagon, against as bright as an atom.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    frame : int
+    center_nm : (float, float)
+        The place, (y, x).
+    rim_nm : array, shape (n, 2)
+        Atoms around it.
+    hexagons_nm : list of arrays, shape (2,)
+        Middles of hexagons, for how dark that is and how it scatters; without three of them the odds are even.
+    """
+    if len(hexagons_nm) < 3:
+        return 1.0
+    pixel = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
+    near = np.array(hexagons_nm)[cKDTree(np.array(hexagons_nm)).query(center_nm, k=min(12, len(hexagons_nm)))[1]]
+    low = np.floor(np.minimum(near.min(0), rim_nm.min(0)) / pixel - 0.2 / pixel).astype(int).clip(0)
+    high = np.ceil(np.maximum(near.max(0), rim_nm.max(0)) / pixel + 0.2 / pixel).astype(int)
+    piece = micrograph.frame(frame)[low[0] : high[0], low[1] : high[1]].astype(float)
+    smooth = gaussian_filter(piece, _FINE_NM * 2 / pixel)
+    here, rim, dark = (
+        map_coordinates(smooth, (np.atleast_2d(p) / pixel - low).T, order=1) for p in (center_nm, rim_nm, near)
+    )
+    height = max(float(np.median(rim) - np.median(dark)), 1e-12)
+    spread = max(1.4826 * float(np.median(np.abs(dark - np.median(dark)))) / height, 0.2)
+    filled = float(here[0] - np.median(dark)) / height
+    return float(np.exp(np.clip((1 - 2 * filled) / (2 * spread**2), -6, 6)))
 
 
 def _host(field: Field, crystal: Crystal, before: Host | None) -> Host | None:
@@ -96,18 +131,17 @@ def _host(field: Field, crystal: Crystal, before: Host | None) -> Host | None:
 
 
 def _resolve_frame(
-    micrograph: Micrograph, field: Field, lattice: Host, atoms: pd.DataFrame, rules: BondRules
-) -> pd.DataFrame:
+    micrograph: Micrograph, field: Field, lattice: Host, atoms: pd.DataFrame, rules: BondRules, sigma_nm: float | None
+) -> tuple[pd.DataFrame, float]:
     foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
     places = positions_nm(foreign)
-    scene = _scene(micrograph, lattice, places, int(atoms["frame"].iloc[0]))
+    scene = _scene(micrograph, lattice, places, int(atoms["frame"].iloc[0]), sigma_nm)
     away = np.linalg.norm(positions_nm(atoms)[:, None] - places, axis=-1).min(1)
     parts = [atoms.loc[~(away < _INNER_NM)]]
     for group in _groups(places, 2 * _INNER_NM):
         local = refine_host(field, lattice, around_nm=places[group].mean(0), avoid_nm=places)
         parts.append(_neighborhood(scene, foreign.iloc[group], local, rules))
-    result: pd.DataFrame = pd.concat(parts, ignore_index=True)
-    return result
+    return pd.concat(parts, ignore_index=True), scene.sigma_nm
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +155,7 @@ class _Scene:
     height: float
 
 
-def _scene(micrograph: Micrograph, lattice: Host, foreign: Floats, frame: int) -> _Scene:
+def _scene(micrograph: Micrograph, lattice: Host, foreign: Floats, frame: int, near_nm: float | None) -> _Scene:
     """Width and height of the host's atoms, from all of them at once; foreign ones left out."""
     image, pixel = micrograph.frame(frame).astype(float), np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     known = noise.estimate(micrograph, frame=frame)
@@ -140,7 +174,7 @@ def _scene(micrograph: Micrograph, lattice: Host, foreign: Floats, frame: int) -
     far = np.linalg.norm(grid[..., None, :] - foreign, axis=-1).min(-1) > 0.4
     flat = small - gaussian_filter(small, _SLOW_NM / size)
     best = (np.inf, _FINE_NM, 1.0)
-    for sigma in np.arange(0.04, 0.105, 0.005):
+    for sigma in np.arange(0.04, 0.105, 0.005) if near_nm is None else near_nm + np.array([-0.005, 0, 0.005]):
         blur = np.sqrt(sigma**2 + _ROUNDED * size**2)
         model = gaussian_filter(comb, sigma / size) - gaussian_filter(comb, np.hypot(sigma, _SLOW_NM) / size)
         model = 2 * np.pi * blur.prod() * model[margin:-margin, margin:-margin]

@@ -1,0 +1,223 @@
+"""Bonds and movies measured: real and multislice graphene, simulated movies with known switches.
+
+python benchmarks/bonds.py [stills walk multislice movies speed] [--pictures FOLDER]
+
+`stills`, `walk` and `multislice` need the folder of shared images (NAPARI_DEFECTS_SHARED or
+../shared beside the repository) and are left out where it is absent. `--pictures` draws every
+frame whose class is not that of its file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+
+import numpy as np
+import pandas as pd
+
+import napari_defects as nd
+from napari_defects.bonds import angle_table, bond_graph, bond_table, find_defects
+from napari_defects.chemistry import assign_elements, bond_rules
+from napari_defects.micrograph import Micrograph
+from napari_defects.neighborhoods import resolve
+from napari_defects.tracks import track, transitions
+
+SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))
+SILICON = SHARED / "data" / "graphene_si"
+
+
+def load(name: str) -> Micrograph:
+    """Read a frame; calibrated by its lattice or, where none is found, by its header, a few percent off."""
+    entries = {e["file"]: e for e in json.loads((SILICON / "metadata.json").read_text())}
+    micrograph = nd.read_micrograph(SILICON / f"{name}.tif")
+    stated = float(entries[f"{name}.tif"]["attrs"]["scan size"]) / 1e3 / micrograph.shape_yx[1]
+    micrograph = micrograph.with_pixel_size(stated)
+    try:
+        return nd.calibrate(micrograph, "graphene")
+    except ValueError:
+        return micrograph
+
+
+def chemistry(micrograph: Micrograph):
+    atoms = resolve(micrograph, assign_elements(nd.locate(micrograph), bond_rules("graphene")))
+    graph = bond_graph(atoms)
+    return atoms, graph, find_defects(graph, micrograph=micrograph, min_probability=0)
+
+
+def silicon(name: str, micrograph: Micrograph) -> np.ndarray:
+    table = pd.read_csv(SILICON / f"{name}_atoms.csv")
+    return table[table["element"] == "Si"][["y_px", "x_px"]].to_numpy() * micrograph.pixel_size_yx_nm
+
+
+def stills(pictures: Path | None) -> None:
+    print("== real frames of silicon in graphene")
+    names = sorted(p.stem for p in SILICON.glob("Si*.tif"))
+    found, right, offsets, wrong, lengths, angles = 0, 0, [], [], [], []
+    for name in names:
+        micrograph = load(name)
+        atoms, graph, defects = chemistry(micrograph)
+        places = silicon(name, micrograph)
+        mine = atoms[atoms["element"] == "Si"][["y_nm", "x_nm"]].to_numpy()
+        away = np.linalg.norm(places[:, None] - mine, axis=-1).min(1) if len(mine) else np.full(len(places), np.inf)
+        offsets += away.tolist()
+        found += int((away < 0.1).all())
+        near = np.linalg.norm(defects[["y_nm", "x_nm"]].to_numpy()[:, None] - places, axis=-1).min(1) < 0.25
+        species = defects[near & defects["species"].str.startswith("Si")]["species"].tolist()
+        if name.split("_")[0] in species:
+            right += 1
+            lengths.append(bond_table(graph).query("bond == 'C-Si'").assign(species=name.split("_")[0]))
+            angles.append(angle_table(graph).assign(species=name.split("_")[0]))
+        else:
+            wrong.append((name, species))
+            if pictures is not None:
+                draw(pictures / f"{name}.png", micrograph, atoms, graph, name, species)
+    print(f"frames {len(names)}: defect found {found / len(names):.1%}, class of the file {right / len(names):.1%}")
+    print(f"foreign atoms to the file's: median {1e3 * np.median(offsets):.1f} pm of {len(offsets)}")
+    print("other class:", "; ".join(f"{n}: {', '.join(s) or 'none'}" for n, s in wrong))
+    bonds, turns = pd.concat(lengths), pd.concat(angles)
+    for species, text in (("Si1C3", "159.6 +- 14.7 of the collection, 150 seed"), ("Si1C4", "188.7 +- 8.7, 172 seed")):
+        one, two = bonds[bonds["species"] == species]["length_pm"], turns[turns["species"] == species]["angle_deg"]
+        error = bonds[bonds["species"] == species]["length_err_pm"].median()
+        print(f"{species}: Si-C {one.mean():.1f} +- {one.std():.1f} pm (n {len(one)}, error {error:.1f}; {text}), "
+              f"angle {two.mean():.1f} +- {two.std():.1f} deg")  # fmt: skip
+
+
+def draw(path: Path, micrograph: Micrograph, atoms: pd.DataFrame, graph, name: str, species: list[str]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(figsize=(6, 6))
+    height, width = micrograph.extent_nm
+    axes.imshow(micrograph.frame(), cmap="gray", extent=(0, width, height, 0))
+    for bond in bond_table(graph).itertuples():
+        axes.plot([bond.x0_nm, bond.x1_nm], [bond.y0_nm, bond.y1_nm], color="gold" if "Si" in bond.bond else "cyan")
+    axes.scatter(atoms["x_nm"], atoms["y_nm"], s=20, c=np.where(atoms["element"] == "Si", "red", "blue"))
+    axes.plot(*silicon(name, micrograph)[:, ::-1].T, "o", mfc="none", mec="lime", ms=14)
+    y, x = silicon(name, micrograph).mean(0)
+    axes.set(xlim=(x - 0.7, x + 0.7), ylim=(y + 0.7, y - 0.7), title=f"{name}: {', '.join(species) or 'none'}")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def movie() -> tuple[Micrograph, list[int]]:
+    """Stack the frames of the walking silicon that there are, and tell their numbers."""
+    numbers = sorted(int(m[1]) for p in SILICON.glob("Si1C3_*.tif") if (m := re.match(r"Si1C3_(\d+)$", p.stem)))
+    numbers = [n for n in numbers if n <= 52]
+    frames = np.stack([nd.read_micrograph(SILICON / f"Si1C3_{n}.tif").frame() for n in numbers])
+    return nd.calibrate(Micrograph(frames, 2.0 / 256), "graphene"), numbers
+
+
+def walk(_: Path | None) -> None:
+    print("== the walking silicon")
+    micrograph, numbers = movie()
+    _, _, defects = chemistry(micrograph)
+    defects["frame"] = np.array(numbers)[defects["frame"]]
+    tracks = track(defects[defects["species"].str.startswith("Si")])
+    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+    print(f"frames {numbers[0]}-{numbers[-1]} without {missing}: {tracks['track'].nunique()} track(s) over "
+          f"{tracks['frame'].nunique()} of {len(numbers)} frames; classes {tracks['species'].value_counts().to_dict()}"
+          f"; changes {len(transitions(tracks))}")  # fmt: skip
+
+
+def multislice(_: Path | None) -> None:
+    print("== multislice graphene")
+    folder = SHARED / "checks" / "multislice"
+    images = {
+        m["name"]: m["params"]["pixel_size_nm"] for m in json.loads((folder / "manifest.json").read_text())["images"]
+    }
+    with tempfile.TemporaryDirectory() as out:
+        for name in ("graphene_low", "graphene_mid"):
+            pixel = images[name]
+            micrograph = nd.read_micrograph(folder / f"{name}.tif", pixel_size_nm=pixel)
+            atoms, _, defects = chemistry(micrograph)
+            defects = defects[defects["probability"] >= 0.5]
+            label = defects["species"].replace({"Si1C3": "Si3", "Si1C4": "Si4"})
+            table = pd.DataFrame({"x": defects["x_nm"] / pixel, "y": defects["y_nm"] / pixel, "class": label})
+            table.to_csv(Path(out) / f"{name}_defects.csv", index=False)
+            (atoms[["x_nm", "y_nm"]] / pixel).set_axis(["x", "y"], axis=1).to_csv(
+                Path(out) / f"{name}_atoms.csv", index=False
+            )
+        subprocess.run([sys.executable, SHARED / "checks" / "score.py", "set", out], check=True)
+
+
+def movies(_: Path | None) -> None:
+    print("== simulated movies: hops and switches between three and four bonds")
+    from napari_defects.simulation import Microscope, Motion
+
+    microscope = Microscope(60.0, 31.0, 86.0, 200.0, 0.08)
+    motion = {"Si1C3": Motion(hop=0.1, switch=0.12, becomes="Si1C4"), "Si1C4": Motion(switch=0.12, becomes="Si1C3")}
+    print("dose e/A2   bond err pm   found   class right   switches true/found within 1 frame   invented")
+    for dose in (2e6, 1e6, 5e5, 2e5, 1e5):
+        seen = right = total = true = hit = invented = 0
+        errors = []
+        for seed in range(2):
+            micrograph, _ = nd.simulate(
+                "graphene", field_of_view_nm=2.4, pixel_size_nm=0.0125, defects={"Si1C3": 1}, microscope=microscope,
+                dose_e_per_A2=dose, frames=30, motion=motion, seed=seed,
+            )  # fmt: skip
+            truth = micrograph.metadata["defects"].set_index("frame")
+            _, _, defects = chemistry(micrograph)
+            mine = defects[defects["species"].str.startswith("Si")].sort_values("probability").groupby("frame").tail(1)
+            mine = mine.set_index("frame").sort_index()
+            errors += mine["bond_err_pm"].dropna().tolist()
+            both = truth.index.intersection(mine.index)
+            seen, total = seen + len(both), total + len(truth)
+            right += int((truth.loc[both, "species"] == mine.loc[both, "species"]).sum())
+            known, found = switches(truth["species"]), switches(mine["species"])
+            true, hit = true + len(known), hit + sum(any(abs(k - f) <= 1 for f in found) for k in known)
+            invented += sum(all(abs(k - f) > 1 for k in known) for f in found)
+        print(f"{dose:9.0e}   {np.median(errors):11.1f}   {seen / total:5.2f}   {right / total:11.2f}   "
+              f"{true:13d} / {hit:<20d}   {invented:8d}")  # fmt: skip
+
+
+def switches(species: pd.Series) -> list[int]:
+    return species.index[(species != species.shift()).to_numpy() & (np.arange(len(species)) > 0)].tolist()
+
+
+def speed(_: Path | None) -> None:
+    print("== 72 frames of 256 x 256")
+    rng = np.random.default_rng(0)
+    micrograph, _ = nd.simulate(
+        "graphene", field_of_view_nm=3.2, pixel_size_nm=0.0125, defects={"Si1C3": 1}, dose_e_per_A2=1e6
+    )
+    frames = np.stack([micrograph.frame()] * 72)
+    frames = Micrograph(frames + rng.normal(0, 0.02 * np.std(frames), frames.shape).astype(np.float32), 0.0125)
+    nd.locate(micrograph)
+    start = time.perf_counter()
+    atoms = nd.locate(frames)
+    located = time.perf_counter()
+    defects = find_defects(bond_graph(resolve(frames, assign_elements(atoms, bond_rules("graphene")))))
+    named = time.perf_counter()
+    track(defects)
+    print(f"locate {located - start:.1f} s, bonds {named - located:.1f} s, track {time.perf_counter() - named:.1f} s; "
+          f"{len(defects)} defects")  # fmt: skip
+
+
+def main() -> None:
+    parts = {f.__name__: f for f in (stills, walk, multislice, movies, speed)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(parts), choices=list(parts), metavar="part")
+    parser.add_argument("--pictures", type=Path, default=None)
+    arguments = parser.parse_args()
+    for name in arguments.parts:
+        if name in ("stills", "walk", "multislice") and not SILICON.is_dir():
+            print(f"== {name}: left out, no images at {SHARED}")
+        else:
+            parts[name](arguments.pictures)
+
+
+if __name__ == "__main__":
+    main()
