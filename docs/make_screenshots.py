@@ -16,6 +16,7 @@ from typing import Any
 import napari
 import numpy as np
 from napari.qt import get_qapp
+from PIL import Image
 
 from napari_defects.widgets._layers import about
 
@@ -45,6 +46,7 @@ class Afternoon:
         self.wait(0.5)
         path = self.folder / f"{name}.png"
         self.viewer.screenshot(str(path), canvas_only=False, flash=False)
+        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
         log.info("%s", path)
 
     def open(self, title: str, **fields: Any) -> Any:

@@ -84,6 +84,14 @@ def test_napari_finds_the_plugin() -> None:
     assert "napari-defects.read" in readers
 
 
+def test_the_device_is_a_setting(tmp_path: Path) -> None:
+    from napari_defects.widgets.segment import device
+
+    assert device() is None, "auto"
+    configuration = (MANIFEST.contributions.configurations or {})["compute"]
+    assert configuration.properties["device"].default == "auto"
+
+
 def _target(command_id: str) -> Any:
     (command,) = (c for c in MANIFEST.contributions.commands or () if c.id == command_id)
     module, _, name = str(command.python_name).partition(":")

@@ -77,6 +77,16 @@ def test_analyze_draws_defects_in_their_colours(window: Any, qtbot: Any, monkeyp
     assert average.parameters["average"]["radius_nm"] == 0.8, "filled with what was just used"
 
 
+def test_a_closed_widget_is_quiet(window: Any, qtbot: Any) -> None:
+    dock, widget = window.window.add_plugin_dock_widget("napari-defects", "Localize")
+    widget.run()
+    window.window.remove_dock_widget(dock)
+    qtbot.wait(50)
+    window.add_image(np.eye(40), name="more")
+    window.layers.remove("more")
+    qtbot.wait(50)
+
+
 def test_points_are_added_with_the_mouse_and_counted(window: Any, qtbot: Any, wse2: tuple[nd.Micrograph, Any]) -> None:
     from napari_defects.widgets._points import table_layer, table_of
 
@@ -104,6 +114,7 @@ def test_a_movie_and_its_points_share_the_frames(make_napari_viewer: Callable[..
         viewer.layers[1].visible = True
         qtbot.wait(50)
     assert viewer.dims.nsteps[0] == 12
+    assert viewer.dims.axis_labels[0] == "frame"
     viewer.dims.set_point(0, 5)
     qtbot.wait(50)
     shown = viewer.layers[1].get_value((5, *viewer.layers[1].data[viewer.layers[1].data[:, 0] == 5][0][1:]), world=True)

@@ -164,6 +164,7 @@ class Panel(QWidget):
         self.job.failed.connect(self.fail)
         self.job.progressed.connect(self._progressed)
         self.job.ended.connect(self._ended)
+        self.destroyed.connect(self.job.cancel)
         self._busy(True)
         self.say("…")
         self.job.start()

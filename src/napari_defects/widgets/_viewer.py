@@ -25,6 +25,8 @@ def upsert(viewer: Any, made: LayerData) -> Any:
             layer.events.data.connect(Keeper(layer))
     else:
         _update(layer, data, {k: v for k, v in keywords.items() if k not in ("name", "visible", "ndim")})
+    if viewer.dims.ndim == 3:
+        viewer.dims.axis_labels = ("frame", "y", "x")
     if any("nanometer" in str(unit) for unit in layer.units):
         viewer.canvas.overlays.scale_bar.visible = True
     return layer
