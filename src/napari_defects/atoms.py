@@ -11,14 +11,15 @@ from scipy.ndimage import gaussian_filter, gaussian_laplace, maximum_filter, per
 from scipy.spatial import cKDTree
 
 from napari_defects import tables
-from napari_defects.gaussian import Columns, fit_columns
+from napari_defects.gaussian import Columns, column_misfit, fit_columns
+from napari_defects.jitter import estimate_jitter, straighten
 from napari_defects.micrograph import Maps, Micrograph, Progress
-from napari_defects.noise import Noise, from_pixels
+from napari_defects.noise import Noise, column_scale_px, from_pixels
 from napari_defects.tables import Atoms
 
 Array = npt.NDArray[np.float64]
 
-_SCALES_NM = np.geomspace(0.025, 0.13, 18)
+_SMALLEST_NM = 0.025  # width of a column; the largest is five times that
 _DIMMEST = 0.1  # of the bright columns around: half of a lone chalcogen, twice a doubly empty one
 
 
@@ -53,8 +54,10 @@ def locate(
     Returns
     -------
     Atoms
-        One row per column, in all frames. `y_err_nm`, `x_err_nm` and `amplitude_err` are 1 sigma of
-        counting noise with all neighbours free.
+        One row per column, in all frames. Errors are 1 sigma of counting noise with all neighbours
+        free; that of x holds what is left of the line jitter, which is taken out. `misfit`, an
+        additional column, is the mean squared residual under a column in units of its noise.
+        ``attrs`` has ``line_jitter_pm`` (rms) and ``electrons_per_px`` (mean), one number a frame.
 
     Raises
     ------
@@ -70,15 +73,19 @@ def locate(
             f"`maps` are {maps.data.shape[-2]} x {maps.data.shape[-1]} px but the image is "
             f"{micrograph.shape_yx[0]} x {micrograph.shape_yx[1]}; predict them from this image."
         )
-    found = []
+    found, notes = [], []
     for index in range(micrograph.n_frames):
         if progress is not None:
             progress(index, micrograph.n_frames)
         likely = None if maps is None else column_probability(maps, index)
-        found.append(_locate(micrograph.frame(index), pixel, column_sigma_nm, min_separation_nm, likely, index))
+        table, note = _locate(micrograph.frame(index), pixel, column_sigma_nm, min_separation_nm, likely, index)
+        found.append(table)
+        notes.append(note)
     if progress is not None:
         progress(micrograph.n_frames, micrograph.n_frames)
-    return Atoms(tables.check(pd.concat(found, ignore_index=True), "atoms"))
+    atoms = tables.check(pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True), "atoms")
+    atoms.attrs.update({key: [note.get(key, 0.0) for note in notes] for key in ("line_jitter_pm", "electrons_per_px")})
+    return Atoms(atoms)
 
 
 def column_probability(maps: Maps, index: int = 0) -> Array:
@@ -105,16 +112,17 @@ def _locate(
     min_separation_nm: float | None,
     likely: Array | None,
     index: int,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, float]]:
     """`locate` for one frame."""
-    noise = from_pixels(image)
+    scale = column_sigma_nm or column_scale_px(image, (pixel[0], pixel[1]), max(_SMALLEST_NM, 0.8 * pixel.max()))
+    noise = from_pixels(image, scale / pixel.max())
     counts = noise.counts(image)
-    sigma = (column_sigma_nm or _column_scale(counts, pixel)) / pixel[0]
-    apart = (min_separation_nm / pixel[0]) if min_separation_nm else 1.5 * sigma
+    sigma = scale / pixel[0]
+    apart = (min_separation_nm / pixel[0]) if min_separation_nm else 1.8 * sigma
     aspect = float(pixel[1] / pixel[0])
     yx = _maxima(counts, sigma, aspect, apart, likely)
     if len(yx) == 0:
-        return tables.empty("atoms")
+        return tables.empty("atoms"), {}
     columns = fit_columns(counts, _start(counts, yx, sigma, aspect), polish=False, steps=4, errors=False)
     for _ in range(2):
         columns = _pruned(columns, apart)
@@ -123,22 +131,14 @@ def _locate(
             break
         columns = fit_columns(counts, _joined(columns, more), polish=False, steps=3, errors=False)
     columns = _pruned(fit_columns(counts, _pruned(columns, apart)), apart)
-    return _table(columns, noise, image.shape, pixel, likely, index)
-
-
-def _column_scale(counts: Array, pixel: Array) -> float:
-    """Width in nm whose Laplacian of Gaussian has most structure above the noise in the image."""
-    taper = np.multiply.outer(*(np.hanning(n) for n in counts.shape))
-    flat = (counts - gaussian_filter(counts, 0.3 / pixel, truncate=3)) * taper
-    power = np.abs(np.fft.rfft2(flat)) ** 2 - float(np.mean(counts * taper**2)) * counts.size
-    fy, fx = np.fft.fftfreq(counts.shape[0], pixel[0]), np.fft.rfftfreq(counts.shape[1], pixel[1])
-    squared = (2 * np.pi) ** 2 * (fy[:, None] ** 2 + fx**2)
-    ring = np.sqrt(squared / squared.max() * 4e6).astype(int).ravel()
-    summed = np.bincount(ring, power.ravel())
-    mean = np.bincount(ring, squared.ravel()) / np.maximum(np.bincount(ring), 1)
-    scales = _SCALES_NM[0.8 * pixel.max() < _SCALES_NM] if 0.8 * pixel.max() < _SCALES_NM[-2] else _SCALES_NM[-2:]
-    excess = [np.sum(summed * (mean * s * s) ** 2 * np.exp(-mean * s * s)) for s in scales]
-    return float(scales[int(np.argmax(excess))])
+    jitter = estimate_jitter(counts, columns)
+    if jitter.rms_px > 0:
+        counts = straighten(counts, jitter.offset_px)
+        columns = fit_columns(counts, columns, coarse=False)
+    table = _table(columns, counts, noise, pixel, likely)
+    table["x_err_nm"] = np.hypot(table["x_err_nm"], jitter.column_error_px[table.index] * pixel[1])
+    table.insert(0, "frame", index)
+    return table, {"line_jitter_pm": 1e3 * pixel[1] * jitter.rms_px, "electrons_per_px": noise.electrons_per_px}
 
 
 def _maxima(counts: Array, sigma: float, aspect: float, apart: float, likely: Array | None) -> Array:
@@ -155,7 +155,7 @@ def _maxima(counts: Array, sigma: float, aspect: float, apart: float, likely: Ar
     peak &= response > 0.2 * strong
     if likely is not None:
         smooth = gaussian_filter(likely, tuple(0.4 * w for w in width))
-        peak &= smooth > 0.2
+        peak &= (smooth > 0.2) | (z > 6)  # a dopant the network was never told about stays
         peak |= (smooth == maximum_filter(smooth, size=size)) & (smooth > 0.5)
     yx = np.argwhere(peak).astype(float)
     return _thinned(yx, (likely if likely is not None else z)[peak], apart, aspect)
@@ -236,7 +236,7 @@ def _left_over(counts: Array, columns: Columns, apart: float) -> Array:
     information = area / 2 * gaussian_filter(1 / model, width / np.sqrt(2))
     amplitude, z = score / information, score / np.sqrt(information)
     size = tuple(max(3, 2 * int(0.7 * apart / a) + 1) for a in (1.0, columns.aspect))
-    peak = (z == maximum_filter(z, size=size)) & (z > 4.5)
+    peak = (z == maximum_filter(z, size=size)) & (z > 3.6)
     yx = np.argwhere(peak).astype(float)
     if len(yx) == 0:
         return yx
@@ -246,22 +246,17 @@ def _left_over(counts: Array, columns: Columns, apart: float) -> Array:
     return _thinned(yx[keep], z[peak][keep], apart, columns.aspect)
 
 
-def _table(
-    columns: Columns, noise: Noise, shape: tuple[int, ...], pixel: Array, likely: Array | None, index: int
-) -> pd.DataFrame:
-    """Columns in nm and image units, those inside the image."""
-    inside = np.all((columns.yx >= -0.5) & (columns.yx <= np.subtract(shape, 0.5)), axis=1)
-    columns = _taken(columns, np.asarray(inside))
+def _table(columns: Columns, counts: Array, noise: Noise, pixel: Array, likely: Array | None) -> pd.DataFrame:
+    """Columns in nm and image units, those inside the image; indexed as `columns`."""
     error = columns.errors
-    z = columns.amplitude / error[:, 0]
-    score = (1 - np.exp(-((np.nan_to_num(z) / 5) ** 2))) * np.minimum(1, columns.amplitude / (0.25 * _bright(columns)))
+    z = np.nan_to_num(columns.amplitude / error[:, 0])
+    score = np.minimum(1, columns.amplitude / (0.25 * _bright(columns))) / (1 + np.exp(4 - z))
     if likely is not None:
         at = np.clip(np.rint(columns.yx).astype(int), 0, np.subtract(likely.shape, 1))
-        score = score * likely[at[:, 0], at[:, 1]]
+        score *= 0.5 + 0.5 * likely[at[:, 0], at[:, 1]]
     shift = (noise.read_noise / noise.gain) ** 2
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
-            "frame": index,
             "y_nm": columns.yx[:, 0] * pixel[0],
             "x_nm": columns.yx[:, 1] * pixel[1],
             "y_err_nm": error[:, 1] * pixel[0],
@@ -269,7 +264,9 @@ def _table(
             "sigma_nm": columns.sigma * pixel[0],
             "amplitude": columns.amplitude * noise.gain,
             "amplitude_err": error[:, 0] * noise.gain,
-            "background": (columns.background((shape[0], shape[1])) - shift) * noise.gain + noise.offset,
+            "background": (columns.background(counts.shape) - shift) * noise.gain + noise.offset,
             "score": np.clip(score, 0, 1),
+            "misfit": column_misfit(counts, columns),
         }
     )
+    return table[np.all((columns.yx >= -0.5) & (columns.yx <= np.subtract(counts.shape, 0.5)), axis=1)]

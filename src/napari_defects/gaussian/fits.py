@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from napari_defects.gaussian import kernels
 from napari_defects.gaussian.equations import Columns, NormalEquations, Pixels
 from napari_defects.gaussian.kernels import Array
 
@@ -15,7 +16,14 @@ _RING = 13  # a column and the neighbours whose joint covariance gives its error
 
 
 def fit_columns(
-    counts: Array, start: Columns, *, steps: int = 12, polish: bool = True, errors: bool = True, tolerance: float = 1e-3
+    counts: Array,
+    start: Columns,
+    *,
+    steps: int = 12,
+    coarse: bool = True,
+    polish: bool = True,
+    errors: bool = True,
+    tolerance: float = 1e-3,
 ) -> Columns:
     """Fit all columns of an image at once by Poisson maximum likelihood.
 
@@ -31,6 +39,8 @@ def fit_columns(
         Where to begin: positions good to about sigma, any reasonable rest.
     steps : int
         Most steps of each pass.
+    coarse : bool
+        Whether to begin with binned pixels; not needed where `start` is a fit.
     polish : bool
         Whether the pass at full resolution follows the one on binned pixels.
     errors : bool
@@ -47,10 +57,12 @@ def fit_columns(
         return start
     counts = np.ascontiguousarray(counts, np.float64)
     width, grid = float(np.median(start.sigma)), start.nodes.shape
-    coarse = Pixels(counts, grid, binning=max(1, int(width / 1.3)))
-    columns, equations = _iterate(coarse, coarse, start, None, steps, 10 * tolerance)
+    binned = Pixels(counts, grid, binning=max(1, int(width / 1.3)))
+    columns, equations = start, None
+    if coarse:
+        columns, equations = _iterate(binned, binned, start, None, steps, 10 * tolerance)
     if polish:
-        columns, _ = _iterate(Pixels(counts, grid, reach=5.0), coarse, columns, equations, steps, tolerance)
+        columns, _ = _iterate(Pixels(counts, grid, reach=5.0), binned, columns, equations, steps, tolerance)
     return replace(columns, covariance=covariance(counts, columns) if errors else start.covariance[:0])
 
 
@@ -146,6 +158,20 @@ def covariance(counts: Array, columns: Columns) -> Array:
     bad = ~(np.diagonal(result, axis1=1, axis2=2) > 0).all(axis=1)
     result[bad] = np.nan
     return result
+
+
+def column_misfit(counts: Array, columns: Columns) -> Array:
+    """Mean squared residual under each column, in units of its noise; 1 where the model is right.
+
+    Returns
+    -------
+    ndarray, shape (column,)
+    """
+    pixels = Pixels(counts, columns.nodes.shape, reach=2.0)
+    model = np.maximum(pixels.model(replace(columns)), pixels.floor)
+    under = kernels.profiles(columns.yx, columns.sigma, columns.aspect, 2.0, counts.shape)
+    squares = kernels.project((pixels.counts - model) ** 2 / model, under)[:, 0]
+    return np.asarray(squares / np.maximum(kernels.project(np.ones_like(model), under)[:, 0], 1e-12))
 
 
 def cramer_rao(

@@ -172,3 +172,16 @@ def overlaps(weight: Array, hat_y: Array, hat_x: Array, first: Index, p: Profile
                     out[k, 2, r, m] += h * s1
                     out[k, 3, r, m] += h * (u * u * s0 + s2)
     return out
+
+
+@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+def lines(image: Array, p: Profiles) -> Array:
+    """Sum of `image` times each column, line by line of its window, shape (column, line)."""
+    out = np.zeros(p.gy.shape)
+    for k in range(len(p.y)):
+        for a in range(p.ny[k]):
+            line, total = image[p.y[k] + a], 0.0
+            for b in range(p.nx[k]):
+                total += line[p.x[k] + b] * p.gx[k, b]
+            out[k, a] = p.gy[k, a] * total
+    return out

@@ -1,0 +1,118 @@
+"""Line jitter: scan lines that lie beside where they should, found from the columns they cross.
+
+A line that starts late shows all its columns shifted. One column alone cannot tell a shift of its
+lines from its own place, but its lines must agree with each other, and each line crosses many
+columns. What varies more slowly than a column is wide stays with the columns: that is drift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.ndimage import gaussian_filter1d
+from scipy.sparse.linalg import SuperLU, splu
+
+from napari_defects.gaussian import Columns, kernels
+from napari_defects.gaussian.equations import Pixels
+from napari_defects.gaussian.kernels import Array
+
+_REACH = 4.0
+_SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns
+_MOST_LINES = 4096  # a dense system of this size still fits in memory
+
+
+@dataclass(frozen=True, eq=False)
+class Jitter:
+    """Offset of every scan line along x.
+
+    Parameters
+    ----------
+    offset_px : ndarray, shape (line,)
+        Best estimate; positive where the line shows its columns too far right.
+    rms_px : float
+        Strength of the jitter, white from line to line, that explains the image; 0 for none.
+    column_error_px : ndarray, shape (column,)
+        1 sigma of what is left of it in the x of each column.
+    """
+
+    offset_px: Array
+    rms_px: float
+    column_error_px: Array
+
+
+def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
+    """Estimate the offset of every line, the columns' places along x being unknown as well.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (y, x)
+        Image in units in which the variance equals the mean.
+    columns : Columns
+        Fitted to it.
+
+    Returns
+    -------
+    Jitter
+        The strength comes from the image: the scores of all lines vary as their information S and,
+        with jitter of variance t, as S + t S^2.
+    """
+    n_lines = counts.shape[0]
+    nothing = Jitter(np.zeros(n_lines), 0.0, np.zeros(len(columns.yx)))
+    if n_lines > _MOST_LINES or len(columns.yx) == 0:
+        return nothing
+    pixels = Pixels(counts, columns.nodes.shape, reach=_REACH)
+    model = np.maximum(pixels.model(columns), pixels.floor)
+    p = kernels.profiles(columns.yx, columns.sigma, columns.aspect, _REACH, counts.shape)
+    v = p.v[:, None] + np.arange(p.gx.shape[1]) * columns.aspect
+    p = p._replace(gx=p.gx * v * (columns.aspect / columns.sigma[:, None] ** 2))
+    slope = np.zeros_like(model)  # of the model as a line, or a column, moves right
+    kernels.render(slope, p, columns.amplitude)
+    score = np.sum((counts / model - 1) * slope, axis=1)
+    shared = kernels.lines(slope / model, p) * columns.amplitude[:, None]  # (column, line of its window)
+    width = np.arange(shared.shape[1])
+    column, line = np.nonzero(width < p.ny[:, None])
+    index = (shared[column, line], (column, p.y[column] + line))
+    crossed = sparse.coo_array(index, shape=(len(columns.yx), n_lines)).tocsr()
+    moved = _stiffness(pixels, columns, 1 / model).solve(crossed.toarray())  # of columns by lines, (column, line)
+    absorbed = crossed.T @ moved
+    fast = np.eye(n_lines) - gaussian_filter1d(np.eye(n_lines), _SLOW * float(np.median(columns.sigma)), axis=0)
+    score = fast.T @ score
+    information = fast.T @ (np.diag(np.sum(slope**2 / model, axis=1)) - absorbed) @ fast
+    strength = float((score @ score - np.trace(information)) / np.sum(information**2))
+    if strength <= 0:
+        return nothing
+    left = np.linalg.inv(information + np.eye(n_lines) / strength)
+    variance = np.einsum("ij,ij->i", moved @ left, moved)
+    return Jitter(left @ score, float(np.sqrt(strength)), np.sqrt(np.maximum(variance, 0)))
+
+
+def _stiffness(pixels: Pixels, columns: Columns, weight: Array) -> SuperLU:
+    """Information of the columns about each other's x, factorized."""
+    n, near = len(columns.yx), columns.pairs(6.0)
+    pairs = np.concatenate([np.repeat(np.arange(n), 2).reshape(-1, 2), near])
+    values = pixels.blocks(columns, pairs, weight)[:, 2, 2]
+    values[:n] = np.maximum(values[:n], 1e-3 * np.median(values[:n]))
+    i, j = np.concatenate([pairs, near[:, ::-1]]).T
+    return splu(sparse.coo_array((np.concatenate([values, values[n:]]), (i, j)), shape=(n, n)).tocsc())
+
+
+def straighten(image: Array, offset_px: Array) -> Array:
+    """Move every line of `image` left by its offset; noise stays what it was.
+
+    Parameters
+    ----------
+    image : ndarray, shape (y, x)
+    offset_px : ndarray, shape (y,)
+
+    Returns
+    -------
+    ndarray, shape (y, x)
+        Shifted in Fourier space, mirrored beyond the ends.
+    """
+    n = image.shape[1]
+    pad = int(min(n - 1, 8 + np.ceil(2 * np.abs(offset_px).max())))
+    wide = np.pad(image, ((0, 0), (pad, pad)), mode="reflect")
+    phase = np.exp(2j * np.pi * np.fft.rfftfreq(wide.shape[1]) * offset_px[:, None])
+    return np.asarray(np.fft.irfft(np.fft.rfft(wide, axis=1) * phase, n=wide.shape[1], axis=1)[:, pad : pad + n])
