@@ -78,7 +78,9 @@ def classify(
     sites = Sites(check(sites, "sites"))
     sites.attrs.update(attrs)
     if method == "bonds":
-        return classify_bonds(sites, crystal=crystal, maps=maps, min_probability=min_probability)
+        return classify_bonds(
+            sites, crystal=crystal, maps=maps, min_probability=min_probability, micrograph=micrograph, progress=progress
+        )
     if method == "maps" and maps is None:
         maps = _predict(micrograph, crystal, model, progress)
     measured = relative_heights(micrograph, sites)
@@ -90,21 +92,24 @@ def classify(
 def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: str, least: float) -> Defects:
     """One verdict per site, sublattice by sublattice."""
     parts = []
+    typical = sites[sites["relative_height"].notna()].groupby("sublattice")["height"].median().to_dict()
+    exponent = verdicts.contrast_exponent({str(name): float(height) for name, height in typical.items()}, crystal)
     for sublattice in crystal.sublattices:
         own = sites[(sites["sublattice"] == sublattice.name) & sites["relative_height"].notna()]
         if own.empty:
             continue
         if maps is None:
-            known = verdicts.choices(sublattice, _vacancies(sublattice.element, len(sublattice.column)), crystal)
-            evidence = None
+            species = _vacancies(sublattice.element, len(sublattice.column))
         else:
-            known = verdicts.choices(sublattice, [c for c in maps.classes if site_of(c) == sublattice.element], crystal)
-            evidence = _evidence(own, maps, [c.name for c in known])
+            species = [name for name in maps.classes if site_of(name) == sublattice.element]
+        known = verdicts.choices(sublattice, species, crystal, exponent)
+        evidence = None if maps is None else _evidence(own, maps, [c.name for c in known])
         probability, names = verdicts.posterior(own["relative_height"].to_numpy(float), known, evidence)
         best = 1 + probability[:, 1:].argmax(1)
         certainty = probability[np.arange(len(own)), best]
-        species = np.array([f"{n}_{sublattice.element}" if n in verdicts.OUTLIERS else n for n in names], object)[best]
-        parts.append(own.assign(species=species, probability=certainty)[certainty >= max(least, 1e-9)])
+        names = [f"{name}_{sublattice.element}" if name in verdicts.OUTLIERS else name for name in names]
+        verdict = np.array(names, object)[best]
+        parts.append(own.assign(species=verdict, probability=certainty)[certainty >= max(least, 1e-9)])
     if not parts:
         return Defects(empty("defects"))
     found = pd.concat(parts)

@@ -19,7 +19,7 @@ from .micrograph import Micrograph
 
 Array = npt.NDArray[np.float64]
 
-BACKGROUND_NM = 1.0
+BACKGROUND_NM = 2.5
 """Spacing of the splines that make the background."""
 
 _STEADY_NM = 0.01  # scatter of columns about the lattice: noisier positions are drawn towards their site
@@ -97,20 +97,21 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
     -------
     DataFrame
         `sites` with `height` (in the image's unit; the amplitude where there is an atom, the linear fit's where
-        there is none) and `relative_height` (1 for the host column of its sublattice in its neighbourhood).
+        there is none) and `relative_height` (1 for the host column of its sublattice in its neighbourhood; the mean
+        of what the free and the linear fit say, as they err differently).
     """
     scale = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     height, relative = np.full((2, len(sites)), np.nan)
     points, sigma = measuring_points(sites), _widths(sites)[:, None] / scale
-    amplitude = sites["amplitude"].to_numpy(float)
-    names, frames = sites["sublattice"].to_numpy(str), sites["frame"].to_numpy(np.int64)
+    amplitude, names = sites["amplitude"].to_numpy(float), sites["sublattice"].to_numpy(str)
+    frames, placed = sites["frame"].to_numpy(np.int64), np.isfinite(points).all(1)
     for frame in np.unique(frames).tolist():
-        rows = frames == frame
+        rows = (frames == frame) & placed
         image = micrograph.frame(frame).astype(np.float64)
-        height[rows] = heights(image - np.median(image), points[rows] / scale, sigma[rows], BACKGROUND_NM / scale)
-        known = np.isfinite(amplitude) & rows
-        height[known] = amplitude[known]
-        relative[rows] = _relative(height[rows], points[rows], names[rows])
+        fitted = heights(image - np.median(image), points[rows] / scale, sigma[rows], BACKGROUND_NM / scale)
+        height[rows] = np.where(np.isfinite(amplitude[rows]), amplitude[rows], fitted)
+        both = [_relative(of, points[rows], names[rows]) for of in (fitted, height[rows])]
+        relative[rows] = np.mean(both, axis=0)
     return sites.assign(height=height, relative_height=relative)
 
 

@@ -1,8 +1,9 @@
 """One verdict per site: which of the species that can be there explains its intensity.
 
-Relative heights of one sublattice (1 for the host column) are a mixture: the host, the species one knows, each
-near the ratio its cross-section makes one expect, and columns darker or brighter than anything known. Ratios
-are corrected on the image itself, widths follow the host's own.
+Relative heights of one sublattice (1 for the host column) are a mixture: the host, and the species one knows,
+each near the ratio its cross-section makes one expect. The detector's angles are not known, but the contrast
+between the host's own columns tells how steeply intensity grows with the atomic number; what is left is corrected
+on the species' own members. A column that fits none of them, however heavy their tails, is darker or brighter.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from ase.data import atomic_numbers
+from scipy.special import logsumexp
+from scipy.stats import t as student
 
 from .crystals import Crystal, Sublattice, occupants
 from .photometry import center_and_width
 from .simulation.probe import Microscope
-from .simulation.scattering import cross_section_A2
+from .simulation.scattering import amplitudes
 
 Array = npt.NDArray[np.float64]
 
 OUTLIERS = ("darker", "brighter")
-_EMPTY = 0.04  # height of an empty column: what the tails of the neighbours add
-_RATIO_ERROR = 0.10  # of an expected ratio, relative to its distance from the host's
-_LEAST_WIDTH = 0.02  # of the host, relative
-_SPECIES_WIDTH = 0.04  # what surroundings and a wrong width of the column add to the scatter of a species
-_OUTLIER_FREQUENCY = 0.002  # of columns darker, and of columns brighter, than anything known
+_WIDE_SHARE = 0.6  # what a probe of ordinary width leaves of the peak of a column's wide profile
+_EMPTY = (0.03, 0.03)  # height of an empty column and its error: the tails of the neighbours
+_RATIO_ERROR = 0.07  # of an expected ratio, in units of its distance from the host's
+_EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
+_LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
+_TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
+_UNKNOWN = (0.01, 0.002)  # how many columns are darker (or brighter) than all known: without, and with class maps
 _PRIOR_SITES = (50.0, 0.5)  # host and each species: what is believed before any site is seen
 
 
@@ -38,17 +44,51 @@ class Choice:
     error: float
 
 
-def choices(sublattice: Sublattice, species: Sequence[str], crystal: Crystal) -> list[Choice]:
-    """Host first, then the species that leave something else on this sublattice."""
-    host = cross_section_A2(sublattice.column, Microscope())
+def choices(sublattice: Sublattice, species: Sequence[str], crystal: Crystal, exponent: float = 0.0) -> list[Choice]:
+    """Host first, then the species that leave something else on this sublattice.
+
+    Parameters
+    ----------
+    sublattice : Sublattice
+    species : sequence of str
+    crystal : Crystal
+    exponent : float
+        From `contrast_exponent`.
+    """
     result = [Choice(sublattice.host, 1.0, 0.0)]
     for name in species:
         column = occupants(name, crystal).get(sublattice.name)
         if column is None or column == sublattice.column:
             continue
-        ratio = cross_section_A2(column, Microscope()) / host if column else _EMPTY
-        result.append(Choice(name, ratio, _RATIO_ERROR * abs(ratio - 1) if column else _EMPTY))
+        if column:
+            ratio = _peak(column, exponent) / _peak(sublattice.column, exponent)
+            result.append(Choice(name, ratio, _RATIO_ERROR * max(abs(ratio - 1), 0.3)))
+        else:
+            result.append(Choice(name, *_EMPTY))
     return result
+
+
+def contrast_exponent(heights: dict[str, float], crystal: Crystal) -> float:
+    """How much steeper than tabulated intensity grows with atomic number, from the hosts' typical heights.
+
+    Parameters
+    ----------
+    heights : dict
+        Sublattice name to the typical height of its columns.
+    crystal : Crystal
+
+    Returns
+    -------
+    float
+        To be added to the exponent of Z; drawn to zero where the hosts are too similar to tell.
+    """
+    seen = [s for s in crystal.sublattices if heights.get(s.name, 0.0) > 0]
+    if len(seen) < 2:
+        return 0.0
+    excess = np.log([heights[s.name] / _peak(s.column) for s in seen])
+    z = np.array([_log_z(s.column) for s in seen])
+    excess, z = excess - excess.mean(), z - z.mean()
+    return float(z @ excess / (z @ z + 0.5 * (_CONTRAST_ERROR / _EXPONENT_ERROR) ** 2))
 
 
 def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None = None) -> tuple[Array, list[str]]:
@@ -61,8 +101,7 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
     known : sequence of Choice
         The host first.
     evidence : ndarray, shape (n, choice), optional
-        What else speaks for each choice, as probabilities. Without it, each choice is as frequent as the
-        heights of the whole sublattice say.
+        What else speaks for each choice, as probabilities.
 
     Returns
     -------
@@ -70,36 +109,47 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
     names : list of str
         Of the columns; the last two are ``darker`` and ``brighter``.
     """
-    ratio = np.array([c.ratio for c in known])
-    spread = np.array([max(c.error, 1e-6) for c in known])
+    ratio, spread = np.array([c.ratio for c in known]), np.array([c.error for c in known])
     near = relative[np.abs(relative - 1) < 0.5]
     host_width = center_and_width(near)[1] if len(near) >= 10 else 0.1
     host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     frequency, mean = prior / prior.sum(), ratio.copy()
+    log_evidence = np.zeros((len(relative), len(known))) if evidence is None else np.log(evidence * len(known))
     for _ in range(30):
-        width = host_width * (0.7 + 0.3 * np.clip(mean, 0, 3))
+        width = host_width * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
         width[1:] = np.hypot(width[1:], _SPECIES_WIDTH)
-        density = np.exp(-0.5 * ((relative[:, None] - mean) / width) ** 2) / width / np.sqrt(2 * np.pi) * frequency
-        if evidence is not None:
-            density = density * evidence * len(known)
-        weight = np.column_stack([density, _OUTLIER_FREQUENCY * _outlier_density(relative)])
-        probability = weight / np.maximum(weight.sum(1, keepdims=True), 1e-300)
-        own = probability[:, : len(known)]
+        offset = (relative[:, None] - mean) / width
+        weight = log_evidence + np.log(frequency / width)
+        among = weight - 0.5 * offset**2
+        among = np.exp(among - logsumexp(among, axis=1, keepdims=True))
+        familiar = np.exp(weight + student.logpdf(offset, _TAIL)).sum(1)
+        strange = _UNKNOWN[evidence is not None] * _outlier_density(relative)
+        novel = strange.sum(1) / (strange.sum(1) + familiar)
+        own = among * (1 - novel[:, None])
         frequency = (own.sum(0) + prior) / (own.sum() + prior.sum())
-        pull = (ratio / spread**2 + (own * relative[:, None]).sum(0) / width**2) / (
-            1 / spread**2 + own.sum(0) / width**2
-        )
-        pull = np.clip(pull, ratio - 2 * spread, ratio + 2 * spread)
-        settled = np.allclose(pull[1:], mean[1:], atol=1e-4)
-        mean[1:] = pull[1:]
+        precision = 1 / np.maximum(spread, 1e-6) ** 2
+        pull = (ratio * precision + (own * relative[:, None]).sum(0) / width**2) / (precision + own.sum(0) / width**2)
+        pull = np.clip(pull, ratio - spread, ratio + spread)
+        settled, mean = np.allclose(pull, mean, atol=1e-4), pull
         if settled:
             break
+    probability = np.column_stack([own, novel[:, None] * strange / np.maximum(strange.sum(1, keepdims=True), 1e-300)])
     return probability, [c.name for c in known] + list(OUTLIERS)
 
 
 def _outlier_density(relative: Array) -> Array:
-    """Flat densities of columns darker and brighter than the host."""
+    """Densities of columns darker and brighter than the host."""
     dark = np.where(relative < 1, 1.0, 0.0)
     bright = np.where(relative > 1, 0.5 * np.exp(-0.5 * np.maximum(relative - 1, 0)), 0.0)
     return np.column_stack([dark, bright])
+
+
+def _peak(column: tuple[str, ...], exponent: float = 0.0) -> float:
+    """Height of a column's image, up to a factor."""
+    thermal, wide = amplitudes((column,), Microscope())[:, 0]
+    return float((thermal + _WIDE_SHARE * wide) * np.exp(exponent * _log_z(column)))
+
+
+def _log_z(column: tuple[str, ...]) -> float:
+    return float(np.log(np.mean([atomic_numbers[element] for element in column])))
