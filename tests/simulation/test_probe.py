@@ -40,6 +40,14 @@ def test_source_blurs_by_its_width() -> None:
     assert np.abs(blurred[0, 10] / sharp[0, 10]) == pytest.approx(np.exp(-2 * (np.pi * sigma * q) ** 2), rel=1e-3)
 
 
+def test_a_tail_of_the_source_keeps_its_width() -> None:
+    for tail in (0.0, 1.0):
+        spread = transfer(Microscope(convergence_mrad=100, source_fwhm_nm=0.4, source_tail=tail), SHAPE, PIXEL)
+        row = np.fft.irfft2(spread, SHAPE)[0]
+        half = np.interp(-0.5, -row[:60] / row[0], np.arange(60) * 0.01)
+        assert 2 * half == pytest.approx(0.4, rel=0.04)
+
+
 def test_focal_spread_is_an_average_over_defocus() -> None:
     spread = probe_intensity(Microscope(focal_spread_nm=3.0), SHAPE, PIXEL)[0, 0]
     defocus = np.linspace(-12, 12, 97)

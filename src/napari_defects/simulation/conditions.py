@@ -35,7 +35,8 @@ class Conditions:
     pixel_aspect : float
         Largest relative difference between the sides of a pixel.
     energies_keV : tuple of float
-    convergence_mrad, detector_inner_mrad, detector_outer_mrad, source_fwhm_nm, focal_spread_nm : (float, float)
+    convergence_mrad, detector_inner_mrad, detector_outer_mrad, source_fwhm_nm : (float, float)
+    focal_spread_nm, source_tail : (float, float)
     defocus_nm, twofold_nm, coma_nm, threefold_nm, spherical_um : float
         Largest residual aberrations, drawn small more often than large; defocus and spherical aberration of either
         sign.
@@ -68,6 +69,7 @@ class Conditions:
     detector_outer_mrad: Range = (180.0, 280.0)
     source_fwhm_nm: Range = (0.05, 0.13)
     focal_spread_nm: Range = (0.0, 3.0)
+    source_tail: Range = (0.0, 0.25)
     defocus_nm: float = 4.0
     twofold_nm: float = 3.0
     coma_nm: float = 30.0
@@ -137,6 +139,7 @@ def draw_microscope(c: Conditions, rng: np.random.Generator) -> Microscope:
         detector_outer_mrad=float(rng.uniform(*c.detector_outer_mrad)),
         source_fwhm_nm=float(rng.uniform(*c.source_fwhm_nm)),
         focal_spread_nm=float(rng.uniform(*c.focal_spread_nm)),
+        source_tail=float(rng.uniform(*c.source_tail)),
         aberrations=Aberrations(
             C10_nm=float(_small(rng) * c.defocus_nm * rng.choice((-1, 1))),
             C12_nm=float(_small(rng) * c.twofold_nm),

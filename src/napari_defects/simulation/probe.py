@@ -75,9 +75,12 @@ class Microscope:
     detector_inner_mrad, detector_outer_mrad : float
         Collection angles of the annular detector.
     source_fwhm_nm : float
-        Full width at half maximum of the (Gaussian) effective source.
+        Full width at half maximum of the effective source.
     focal_spread_nm : float
         Standard deviation of defocus from the chromatic aberration, ``Cc dE / E``.
+    source_tail : float
+        Share of the source in a bivariate Cauchy profile of the same width, the rest being Gaussian:
+        J. Verbeeck et al., Ultramicroscopy 120, 35 (2012).
     aberrations : Aberrations
     """
 
@@ -87,6 +90,7 @@ class Microscope:
     detector_outer_mrad: float = 200.0
     source_fwhm_nm: float = 0.08
     focal_spread_nm: float = 0.0
+    source_tail: float = 0.0
     aberrations: Aberrations = field(default_factory=Aberrations)
 
     def __post_init__(self) -> None:
@@ -96,6 +100,7 @@ class Microscope:
             ("detector_inner_mrad", 1.0, 500.0),
             ("source_fwhm_nm", 0.0, 1.0),
             ("focal_spread_nm", 0.0, 100.0),
+            ("source_tail", 0.0, 1.0),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"`{name}` must be {low:g} to {high:g}, got {getattr(self, name)}.")
@@ -164,5 +169,8 @@ def transfer(microscope: Microscope, shape: tuple[int, int], step_nm: Step) -> n
         full[np.ix_(*(fft.fftfreq(n, 1 / n).astype(int) for n in patch.shape))] = patch
         patch = full
     qy, qx = frequencies(shape, step_nm, half=True)
-    blur = np.exp(-2 * (np.pi * microscope.source_fwhm_nm / 2.3548) ** 2 * (qy**2 + qx**2))
+    square, width = qy**2 + qx**2, microscope.source_fwhm_nm
+    blur = (1 - microscope.source_tail) * np.exp(-2 * (np.pi * width / 2.3548) ** 2 * square)
+    if microscope.source_tail:
+        blur += microscope.source_tail * np.exp(-2 * np.pi * width / 1.5328 * np.sqrt(square))
     return np.asarray(np.conj(fft.rfft2(patch)) * blur, np.complex64)
