@@ -17,6 +17,8 @@ from .tables import Sites, check
 Array = npt.NDArray[np.float64]
 
 _EMPTY = 0.06  # of the usual amplitude: a column as faint as this is none
+_FLOOR_NM = 3e-5  # what is left of the columns' shape where there is no noise
+_OWN = 0.2  # of the usual amplitude: a central column brighter than this has a width of its own
 _KNOTS = 14
 _TAIL = 2.0  # reach of a column's tails, in distances between columns
 _WIDTH = 0.33  # first guess of a column's sigma, in distances between columns
@@ -75,8 +77,13 @@ class Ruler:
             In the image's own units, the covariance that of the counts.
         """
         image = np.asarray(image, np.float64)
+        if start is None:
+            start = self.fit(image, samples, self._start(image))
+            center = int(np.hypot(*(start.yx - (len(image) - 1) / 2).T).argmin())
+            if start.amplitude[center] < _OWN * np.median(start.amplitude[start.group == start.group[center]]):
+                return start
+            start.group[center] = start.group.max() + 1  # another occupant has another width
         offset, factor = self._scale(image, samples)
-        start = self._start(image) if start is None else start
         columns = replace(start, amplitude=start.amplitude * factor, nodes=(start.nodes + offset) * factor)
         fitted = fit_columns(np.maximum((image + offset) * factor, 1e-9), columns)
         unit = np.array([1 / factor, 1, 1])
@@ -122,8 +129,9 @@ class Ruler:
 
     def _derivatives(self, columns: Columns, knots: Array, side: int) -> tuple[sparse.csr_array, Array]:
         """Give the derivatives by each column's amplitude, y and x, (pixel, 3 n), and by shapes and background."""
-        shapes = np.zeros((side, side, len(np.unique(columns.group)), len(knots) - 1))
+        shapes = np.zeros((side, side, int(columns.group.max()) + 1, len(knots) - 1))
         pixel = np.arange(side * side).reshape(side, side)
+        hosts = len(self.crystal.sublattices)
         rows, values = [], []
         reach = int(knots[-1]) + 1
         for (y, x), a, sigma, group in zip(columns.yx, columns.amplitude, columns.sigma, columns.group, strict=True):
@@ -131,7 +139,10 @@ class Ruler:
             window = (slice(low[0], high[0]), slice(low[1], high[1]))
             dy, dx = np.meshgrid(np.arange(low[0], high[0]) - y, np.arange(low[1], high[1]) - x, indexing="ij")
             r = np.hypot(dy, dx)
-            shapes[*window, group] += a * np.maximum(1 - np.abs(r[..., None] - knots[:-1]) / knots[1], 0)
+            hats = a * np.maximum(1 - np.abs(r[..., None] - knots[:-1]) / knots[1], 0)
+            shapes[*window, min(group, hosts - 1)] += hats
+            if group >= hosts:  # the central column differs from its host near its centre only
+                shapes[*window, group, : _KNOTS // 2] += hats[..., : _KNOTS // 2]
             peak = np.exp(-0.5 * (r / sigma) ** 2)
             rows.append(pixel[window].ravel())
             values.append(np.stack([peak, a * peak * dy / sigma**2, a * peak * dx / sigma**2], -1).reshape(-1, 3))
@@ -174,7 +185,9 @@ class Ruler:
             score=there.astype(float),
         )
         names = ["y_nm", "x_nm", "y_err_nm", "x_err_nm"]
-        table[names] = np.where(there[:, None], np.column_stack([place, err[:, 1:3] * self.pixel_nm]), np.nan)
+        table[names] = np.where(
+            there[:, None], np.column_stack([place, np.hypot(err[:, 1:3] * self.pixel_nm, _FLOOR_NM)]), np.nan
+        )
         inside = np.hypot(table["y_ideal_nm"], table["x_ideal_nm"]) <= self.radius_nm
         result = check(table[inside], "sites")
         result.attrs["crystal"] = self.crystal.name
