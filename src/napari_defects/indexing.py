@@ -1,4 +1,4 @@
-"""Kernels beneath the lattice: vectors from neighbours, indices along a tree, vectors from a power spectrum.
+"""Kernels beneath the lattice: vectors from neighbours, indices along a tree, columns on sublattices.
 
 Arrays only; positions are (n, 2) as (y, x) in any one unit, bases have a1 and a2 as rows.
 """
@@ -12,6 +12,8 @@ from scipy.sparse import csgraph, csr_array
 from scipy.spatial import cKDTree
 
 from .crystals import Crystal
+from .simulation.probe import Microscope
+from .simulation.scattering import cross_section_A2
 
 Array = npt.NDArray[np.float64]
 
@@ -129,6 +131,40 @@ def index_along_tree(points: Array, basis: Array, crystal: Crystal) -> tuple[Arr
     return cells, connected
 
 
+def orient(
+    basis: Array, cells: Array, amplitude: Array, crystal: Crystal, reference: Array | None = None
+) -> tuple[Array, Array]:
+    """Turn basis and coordinates so that every set of columns lies on its own sublattice.
+
+    Among the rotations of the lattice onto itself and the shifts that put a set of columns on a sublattice: those
+    that give most atoms a site, of these the one whose intensities are in the expected ratio, of these the one
+    turned least against the crystal's own orientation. Where there is a `reference` basis (the previous frame's),
+    only the one turned least against that.
+    """
+    standard = crystal.vectors_nm if reference is None else reference
+    expected = np.log([cross_section_A2(s.column, Microscope()) for s in crystal.sublattices])
+    choices = []
+    for turn in _rotations(crystal):
+        turned, coordinates = turn @ basis, cells @ np.linalg.inv(turn)
+        phases = np.unique(np.mod(coordinates.round(4), 1), axis=0)
+        shifts = np.unique(np.mod((crystal.fractions[:, None] - phases).reshape(-1, 2).round(4), 1), axis=0)
+        for shift in shifts:
+            number = _sublattice_of(coordinates + shift, crystal)
+            medians = [np.median(amplitude[number == n]) if (number == n).any() else 0 for n in range(len(expected))]
+            contrast = np.log(np.maximum(medians, 0.2 * max(*medians, 1e-12))) - expected
+            misfit = round(float(np.var(contrast)), 6) if np.isfinite(contrast).all() else 0.0
+            away = round(float(np.linalg.norm(turned - standard)), 9)
+            choices.append((int((number >= 0).sum()), misfit, away, turned, coordinates + shift))
+    most = max(choice[0] for choice in choices)
+    likely = [c for c in choices if c[0] >= 0.95 * most]
+    if reference is not None:
+        nearest = min(c[2] for c in likely)
+        likely = [c for c in likely if c[2] == nearest]
+    best = min(likely, key=lambda c: c[1:3])
+    number = _sublattice_of(best[4], crystal)
+    return best[3], np.where(number[:, None] >= 0, best[4], np.nan)
+
+
 def _peaks(differences: Array, spacing: float) -> Array:
     """Most frequent differences, shape (n, 2)."""
     bin_size, reach = 0.06 * spacing, 2.6 * spacing
@@ -169,82 +205,15 @@ def _score(basis: Array, differences: Array, n: int, reach: float, crystal: Crys
     return float(near.mean() * np.sqrt(min(near.sum() / expected, 1.0)) * max(prior, 0.05))
 
 
-def find_period(images: list[Array], crystal: Crystal) -> Array | None:
-    """Lattice vectors in pixels from the power spectrum; needs no pixel size.
-
-    Parameters
-    ----------
-    images : list of ndarray, shape (y, x)
-        Frames of one lattice; their power spectra are averaged.
-    crystal : Crystal
-        Only the shape of its cell is used; its size is free.
-
-    Returns
-    -------
-    ndarray, shape (2, 2), or None
-        Rows a1 and a2 as (y, x), or None where the spectrum has no peaks that fit.
-    """
-    power = np.mean([_relative_power(image) for image in images], axis=0)
-    smooth = ndimage.gaussian_filter(power, 0.7, mode="wrap")
-    center = np.array(power.shape) // 2
-    top = (ndimage.maximum_filter(smooth, 5, mode="wrap") == smooth) & (smooth > _PEAK_POWER)
-    where = np.argwhere(top)
-    where = where[np.linalg.norm(where - center, axis=1) > 4]
-    strength = np.log(smooth[tuple(where.T)])
-    above = strength > strength.max(initial=0) + np.log(_PEAK_DEPTH)
-    where, strength = where[above], strength[above]
-    strongest = np.argsort(-strength, kind="stable")[:40]
-    spots, strength = (where[strongest] - center) / power.shape, strength[strongest]  # cycles per pixel
-
-    tree, best, best_score = cKDTree(spots) if len(spots) else None, None, 0.5
-    reciprocal = np.linalg.inv(crystal.vectors_nm).T
-    undo, slack = np.linalg.inv(reciprocal), 2.5 / min(power.shape)
-    for b1 in spots:
-        for b2 in spots:
-            pair = np.array([b1, b2])
-            stretch = np.linalg.svd(undo @ pair, compute_uv=False)
-            if stretch[0] > _ANISOTROPY * stretch[1] or np.linalg.det(pair) * np.linalg.det(reciprocal) < 0:
-                continue
-            hk = spots @ np.linalg.inv(pair)
-            explained = np.linalg.norm((hk - np.round(hk)) @ pair, axis=1) < slack * np.maximum(np.abs(hk).max(1), 1)
-            third = -b1 - b2 if np.dot(b1, b2) < 0 else b1 - b2
-            ring = 1.0 if tree is not None and tree.query(third)[0] < 2 * slack else 0.6
-            score = ring * float(strength[explained].sum() / strength.sum()) / np.sqrt(stretch[0] / stretch[1])
-            if score > best_score:
-                best, best_score = pair, score
-    return None if best is None else np.asarray(np.linalg.inv(_refine_spots(best, spots, smooth)).T)
+def _rotations(crystal: Crystal) -> list[Array]:
+    """Integer matrices that turn the lattice onto itself."""
+    metric = crystal.vectors_nm @ crystal.vectors_nm.T
+    entries = np.stack(np.meshgrid(*[(-1, 0, 1)] * 4, indexing="ij"), -1).reshape(-1, 2, 2).astype(float)
+    return [t for t in entries if np.linalg.det(t) > 0.5 and np.allclose(t @ metric @ t.T, metric, rtol=1e-3)]
 
 
-_PEAK_POWER = 11.0  # of the median at the same frequency, smoothed; noise alone reaches that
-_PEAK_DEPTH = 0.02  # of the strongest peak
-
-
-def _relative_power(image: Array) -> Array:
-    """Power spectrum over its median at the same frequency; zero frequency in the middle."""
-    side = 2048
-    image = image[: min(side, image.shape[0]), : min(side, image.shape[1])]
-    window = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])
-    flat = image - ndimage.uniform_filter(image, max(3, min(image.shape) // 12), mode="nearest")
-    flat = np.clip(flat, *np.percentile(flat, (1, 98)))
-    power = np.abs(np.fft.fftshift(np.fft.fft2(flat * window))) ** 2
-    y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in power.shape)
-    ring = (np.hypot(y[:, None], x) * 128).astype(int)
-    median = np.maximum(ndimage.median(power, ring, np.arange(ring.max() + 1)), 1e-30)
-    return np.asarray(power / median[ring])
-
-
-def _refine_spots(pair: Array, spots: Array, power: Array) -> Array:
-    """Reciprocal vectors from the interpolated maxima of all spots near their multiples."""
-    center = np.array(power.shape) // 2
-    hk = np.round(spots @ np.linalg.inv(pair))
-    near = (np.abs(hk).max(1) <= 3) & (
-        np.linalg.norm(spots - hk @ pair, axis=1) < 3 * np.abs(hk).max(1) / min(power.shape)
-    )
-    log = np.log(power)
-    measured = []
-    for spot in np.round(spots[near] * power.shape).astype(int) + center:
-        y, x = np.clip(spot, 1, np.array(power.shape) - 2)
-        a, b = log[y - 1 : y + 2, x], log[y, x - 1 : x + 2]
-        shift = [(v[2] - v[0]) / 2 / max(2 * v[1] - v[0] - v[2], 1e-9) for v in (a, b)]
-        measured.append((np.array([y, x]) + np.clip(shift, -1, 1) - center) / power.shape)
-    return np.asarray(np.linalg.lstsq(hk[near], np.array(measured), rcond=None)[0])
+def _sublattice_of(coordinates: Array, crystal: Crystal) -> npt.NDArray[np.int64]:
+    """Sublattice of each coordinate pair, -1 where it is none."""
+    away = coordinates[:, None] - crystal.fractions
+    away = np.abs(away - np.round(away)).max(-1)
+    return np.where(away.min(1) < 1e-2, away.argmin(1), -1)

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.interpolate import BSpline
 from scipy.spatial import cKDTree
 
 from .crystals import Crystal, get_crystal
-from .indexing import TOLERANCE, bond_length, find_basis, find_period, index_along_tree
+from .distortion import Distortion, fit_distortion, robust_fit
+from .indexing import TOLERANCE, bond_length, find_basis, index_along_tree, orient
 from .micrograph import Micrograph
+from .occupancy import empty_sites
 from .phasing import measure_pixel
-from .simulation.probe import Microscope
-from .simulation.scattering import cross_section_A2
+from .reciprocal import find_period
 from .tables import Atoms, Sites, check, positions_nm
 
 _log = logging.getLogger(__name__)
@@ -32,41 +32,9 @@ _log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-SMOOTH_NM = (1.0, 3.0)
-"""Shortest lengths on which the scan distortion may vary along (y, x). Drift is quick along the slow axis, where
-every line is an average over many atoms; a point defect's own strain field is local in both and stays out."""
-
-_ATOMS_PER_INTERVAL = 150
-
 _MIN_ATOMS = 12
 _MIN_SCORE = 0.3
 _AVOID = 2.5  # bond lengths around a defect that are left out of the fit
-
-
-@dataclass(frozen=True, eq=False)
-class Distortion:
-    """A smooth displacement (y, x) in nm: splines along y and along x, and their mixed polynomial terms."""
-
-    low_nm: Array
-    high_nm: Array
-    intervals: tuple[int, int]
-    degree: int
-    coefficients: Array
-
-    def __call__(self, points_nm: Array) -> Array:
-        """Displacement at undistorted positions, shape (n, 2); constant beyond the fitted area."""
-        return self.terms(points_nm) @ self.coefficients if len(points_nm) else np.zeros((0, 2))
-
-    def terms(self, points_nm: Array) -> Array:
-        """Values of the basis functions, shape (n, term)."""
-        t = np.clip((points_nm - self.low_nm) / (self.high_nm - self.low_nm), 0, 1)
-        mixed = [
-            t[:, 0] ** p * t[:, 1] ** q
-            for p in range(1, self.degree)
-            for q in range(1, self.degree)
-            if p + q <= self.degree
-        ]
-        return np.column_stack([_spline_terms(t[:, axis], self.intervals[axis]) for axis in (0, 1)] + mixed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,7 +308,7 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None) 
         )
     points, cells = points[connected], cells[connected]
     amplitude = table["amplitude"].to_numpy(float)[connected]
-    basis, cells = _orient(basis, cells, amplitude, crystal, previous)
+    basis, cells = orient(basis, cells, amplitude, crystal, None if previous is None else previous.vectors_nm)
     lattice = _least_squares(points, cells, crystal, np.ones(len(points), bool))
     points, amplitude = positions_nm(table), table["amplitude"].to_numpy(float)
     for _ in range(2):
@@ -353,92 +321,21 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None) 
     return _with_origin(lattice, cells[on], previous)
 
 
-def _orient(
-    basis: Array, cells: Array, amplitude: Array, crystal: Crystal, previous: Lattice | None
-) -> tuple[Array, Array]:
-    """Turn basis and coordinates so that every set of columns lies on its own sublattice.
-
-    Among the rotations of the lattice onto itself and the shifts that put a set of columns on a sublattice: those
-    that give most atoms a site, of these the one whose intensities are in the expected ratio, of these the one
-    turned least against the crystal's own orientation (or the previous frame's).
-    """
-    reference = crystal.vectors_nm if previous is None else previous.vectors_nm
-    expected = np.log([cross_section_A2(s.column, Microscope()) for s in crystal.sublattices])
-    choices = []
-    for turn in _rotations(crystal):
-        turned, coordinates = turn @ basis, cells @ np.linalg.inv(turn)
-        phases = np.unique(np.mod(coordinates.round(4), 1), axis=0)
-        shifts = np.unique(np.mod((crystal.fractions[:, None] - phases).reshape(-1, 2).round(4), 1), axis=0)
-        for shift in shifts:
-            number = _sublattice_of(coordinates + shift, crystal)
-            medians = [np.median(amplitude[number == n]) if (number == n).any() else 0 for n in range(len(expected))]
-            contrast = np.log(np.maximum(medians, 0.2 * max(*medians, 1e-12))) - expected
-            misfit = round(float(np.var(contrast)), 6) if np.isfinite(contrast).all() else 0.0
-            away = round(float(np.linalg.norm(turned - reference)), 9)
-            choices.append((int((number >= 0).sum()), misfit, away, turned, coordinates + shift))
-    most = max(choice[0] for choice in choices)
-    likely = [c for c in choices if c[0] >= 0.95 * most]
-    if previous is not None:
-        nearest = min(c[2] for c in likely)
-        likely = [c for c in likely if c[2] == nearest]
-    best = min(likely, key=lambda c: c[1:3])
-    number = _sublattice_of(best[4], crystal)
-    return best[3], np.where(number[:, None] >= 0, best[4], np.nan)
-
-
-def _rotations(crystal: Crystal) -> list[Array]:
-    """Integer matrices that turn the lattice onto itself."""
-    metric = crystal.vectors_nm @ crystal.vectors_nm.T
-    entries = np.stack(np.meshgrid(*[(-1, 0, 1)] * 4, indexing="ij"), -1).reshape(-1, 2, 2).astype(float)
-    return [t for t in entries if np.linalg.det(t) > 0.5 and np.allclose(t @ metric @ t.T, metric, rtol=1e-3)]
-
-
-def _sublattice_of(coordinates: Array, crystal: Crystal) -> Indices:
-    """Sublattice of each coordinate pair, -1 where it is none."""
-    away = coordinates[:, None] - crystal.fractions
-    away = np.abs(away - np.round(away)).max(-1)
-    return np.where(away.min(1) < 1e-2, away.argmin(1), -1)
-
-
 def _least_squares(points: Array, cells: Array, crystal: Crystal, use: npt.NDArray[np.bool_]) -> Lattice:
-    """Affine lattice and smooth distortion from indexed atoms, outliers rejected (Tukey's biweight)."""
+    """Affine lattice and smooth distortion from indexed atoms, outliers rejected."""
     use = use & np.isfinite(cells).all(1)
     points, cells = points[use], cells[use]
     design = np.column_stack([np.ones(len(cells)), cells])
-    affine, _ = _robust(design, points)
-    undistorted = design @ affine
-    low, high = undistorted.min(0), undistorted.max(0)
-    most = len(points) / _ATOMS_PER_INTERVAL
-    ny, nx = (int(max(1, min(most, side // smooth))) for side, smooth in zip(high - low, SMOOTH_NM, strict=True))
-    distortion = None
-    residual = points - undistorted
-    if len(points) >= 60:
-        distortion = Distortion(low, high, (ny, nx), 3 if len(points) >= 150 else 2, np.zeros((0, 2)))
-        coefficients, residual = _robust(distortion.terms(undistorted), residual)
-        distortion = replace(distortion, coefficients=coefficients)
+    affine, _ = robust_fit(design, points)
+    distortion, residual = fit_distortion(design @ affine, points - design @ affine)
     kept = np.abs(residual) < 4 * 1.4826 * np.median(np.abs(residual))
-    rms = 1e3 * float(np.sqrt(np.mean(residual[kept.all(1)] ** 2))) if kept.any() else 0.0
+    rms = 1e3 * float(np.sqrt(np.mean(residual[kept.all(1)] ** 2))) if kept.all(1).any() else 0.0
     return Lattice(crystal, affine[0], affine[1], affine[2], distortion, rms)
-
-
-def _robust(design: Array, values: Array) -> tuple[Array, Array]:
-    """Least squares with Tukey's biweight: (coefficients, residuals)."""
-    weight = np.ones(len(design))
-    ridge = np.sqrt(1e-4) * np.eye(design.shape[1])
-    for _ in range(5):
-        left = np.vstack([design * weight[:, None], ridge])
-        right = np.vstack([values * weight[:, None], np.zeros((design.shape[1], 2))])
-        coefficients = np.linalg.lstsq(left, right, rcond=None)[0]
-        residual = values - design @ coefficients
-        distance = np.linalg.norm(residual, axis=1)
-        limit = max(4 * float(np.median(distance)), 1e-9)
-        weight = np.maximum(1 - (distance / limit) ** 2, 0)
-    return coefficients, residual
 
 
 def _undisturbed(lattice: Lattice, points: Array, sites: Indices, amplitude: Array) -> npt.NDArray[np.bool_]:
     """Which atoms are far from empty sites and from columns of unusual intensity; all, if hardly any are."""
-    odd = [lattice.position(*_empty_sites(lattice, sites, points))]
+    odd = [lattice.position(*empty_sites(lattice.position, lattice.crystal, lattice.scale, sites))]
     for number in range(len(lattice.crystal.sublattices)):
         own = sites[:, 2] == number
         middle = np.median(amplitude[own]) if own.any() else 0.0
@@ -459,12 +356,6 @@ def _with_origin(lattice: Lattice, cells: Array, previous: Lattice | None) -> La
     else:
         shift = np.round((previous.origin_nm - lattice.origin_nm) @ np.linalg.inv(lattice.vectors_nm))
     return replace(lattice, origin_nm=lattice.origin_nm + shift @ lattice.vectors_nm)
-
-
-def _spline_terms(t: Array, intervals: int) -> Array:
-    """Cubic B-splines on 0 to 1, shape (n, intervals + 3)."""
-    knots = np.concatenate([np.zeros(3), np.linspace(0, 1, intervals + 1), np.ones(3)])
-    return np.asarray(BSpline.design_matrix(np.clip(t, 0, 1 - 1e-12), knots, 3).toarray())
 
 
 # --- assignment ------------------------------------------------------------------------------------------------
@@ -493,7 +384,7 @@ def _assign_frame(table: pd.DataFrame, lattice: Lattice, max_offset_nm: float) -
     table.loc[~taken, ["y_ideal_nm", "x_ideal_nm"]] = np.nan
     if not taken.any():
         return table
-    ei, ej, es = _empty_sites(lattice, np.column_stack([i, j, s])[taken], points[taken])
+    ei, ej, es = empty_sites(lattice.position, lattice.crystal, lattice.scale, np.column_stack([i, j, s])[taken])
     where = lattice.position(ei, ej, es)
     empty = pd.DataFrame(
         {
@@ -507,48 +398,3 @@ def _assign_frame(table: pd.DataFrame, lattice: Lattice, max_offset_nm: float) -
     )
     on = pd.concat([table[taken], empty]) if len(empty) else table[taken]
     return pd.concat([on.sort_values(["i", "j", "sublattice"]), table[~taken]])
-
-
-def _empty_sites(lattice: Lattice, occupied: Indices, points: Array) -> tuple[Indices, Indices, Indices]:
-    """Unoccupied sites (i, j, sublattice) inside the area of `points` that have 2/3 of their neighbours."""
-    start = occupied[:, :2].min(0) - 2
-    shape = (*(occupied[:, :2].max(0) - start + 3), len(lattice.crystal.sublattices))
-    full = np.zeros(shape, bool)
-    full[tuple((occupied - [*start, 0]).T)] = True
-    i, j, s = (k.ravel() for k in np.indices(shape))
-    where = lattice.position(i + start[0], j + start[1], s)
-    margin = 0.5 * lattice.crystal.nearest_neighbor_nm * lattice.scale
-    low, high = points.min(0), points.max(0)
-    seen = ((where >= low) & (where <= high)).all(1).reshape(shape) | full
-    well_inside = ((where >= low + margin) & (where <= high - margin)).all(1).reshape(shape)
-
-    empty = np.zeros(shape, bool)
-    for number, neighbors in enumerate(_neighbors(lattice.crystal)):
-        present, countable = np.zeros(shape[:2]), np.zeros(shape[:2])
-        for di, dj, other in neighbors:
-            present += _shifted(full[..., other], di, dj)
-            countable += _shifted(seen[..., other], di, dj)
-        crystalline = (3 * present >= 2 * countable) & (2 * countable >= len(neighbors))
-        empty[..., number] = crystalline & well_inside[..., number] & ~full[..., number]
-    ei, ej, es = np.nonzero(empty)
-    return ei + start[0], ej + start[1], es
-
-
-def _neighbors(crystal: Crystal) -> list[list[tuple[int, int, int]]]:
-    """For each sublattice, the (di, dj, sublattice) of all sites up to one lattice vector away."""
-    reach = 1.05 * max(crystal.a_nm, crystal.b_nm)
-    result: list[list[tuple[int, int, int]]] = []
-    for here in crystal.fractions:
-        result.append([])
-        for di in range(-2, 3):
-            for dj in range(-2, 3):
-                for other, there in enumerate(crystal.fractions):
-                    length = np.linalg.norm((there + np.array((di, dj)) - here) @ crystal.vectors_nm)
-                    if 1e-6 < length < reach:
-                        result[-1].append((di, dj, other))
-    return result
-
-
-def _shifted(grid: npt.NDArray[np.bool_], di: int, dj: int) -> npt.NDArray[np.bool_]:
-    """``grid[i + di, j + dj]`` at ``[i, j]``; the grid's rim of two is empty, so that rolling is safe."""
-    return np.roll(grid, (-di, -dj), (0, 1))
