@@ -206,7 +206,8 @@ def fit_eshelby(
     Parameters
     ----------
     strain : DataFrame
-        STRAIN table, of a class average or of an image.
+        STRAIN table, of a class average, an image or a relaxed structure (without errors: all are
+        then taken as 1 pm).
     center_nm : array_like, shape (2,)
         The defect, (y, x).
     exclude_nm : float
@@ -240,6 +241,8 @@ def fit_eshelby(
     x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy() - center
     u, err = table[["uy_pm", "ux_pm"]].to_numpy() / 1000, table[["uy_err_pm", "ux_err_pm"]].to_numpy() / 1000
     r = np.linalg.norm(x, axis=1)
+    if not np.isfinite(err).any():
+        err = np.full_like(err, 1e-3)  # a structure is exact: chi-square then is in pm^2
     use = (r >= exclude_nm) & (r <= (np.inf if reach_nm is None else reach_nm))
     use &= np.isfinite(u).all(1) & np.isfinite(err).all(1) & (err > 0).all(1)
     if use.sum() < 6:
