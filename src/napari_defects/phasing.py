@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import fft2, fftfreq, next_fast_len
-from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
+from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, median
 
 from .crystals import Crystal, get_crystal
 from .micrograph import Micrograph
@@ -216,6 +216,7 @@ def refine_host(
     Host
     """
     host = replace(host, residual_pm=float("nan"))
+    wave = 2 * np.pi * np.linalg.norm(np.linalg.inv(host.crystal.vectors_nm), axis=0).min()
     for _ in range(12):
         cells, sites = host.sites_within(field.extent_nm, margin_nm=-0.05)
         if len(sites) < 6:
@@ -229,7 +230,10 @@ def refine_host(
         at = (sites / field.pixel_nm).T
         height, curve, *force = (map_coordinates(a, at, order=1) for a in (field.smooth, field.bend, *field.slope))
         weight[height > 4 * np.median(height)] = 0  # foreign atoms
-        stiff = -float((weight * curve).sum()) / max(float(weight.sum()), 1e-9)
+        share = weight / max(float(weight.sum()), 1e-9)
+        stiff = max(
+            -float(share @ curve), wave**2 / 2 * float(share @ height)
+        )  # of the image; of its first reflections
         if stiff <= 0:
             return replace(host, residual_pm=float("nan"))
         pull = np.column_stack(force)
@@ -269,8 +273,8 @@ def _search(field: Field, crystal: Crystal, hk: Floats, scales: tuple[float, flo
     sides = [next_fast_len(2 * n, real=True) for n in cut.shape]
     power = gaussian_filter(np.abs(fft2(cut * _window(cut.shape), sides)) ** 2, 1, mode="wrap")
     fy, fx = (fftfreq(n, d) for n, d in zip(sides, field.pixel_nm, strict=True))
-    ring = (np.hypot(fy[:, None], fx) / max(fy[1], fx[1])).astype(int)
-    power /= (np.bincount(ring.ravel(), power.ravel()) / np.bincount(ring.ravel()))[ring]
+    ring = (np.hypot(fy[:, None], fx) / (2 * max(fy[1], fx[1]))).astype(int)
+    power /= median(power, ring, np.arange(ring.max() + 1))[ring] / np.log(2)  # of noise alone the mean is 1 now
     scale = np.exp(np.arange(np.log(scales[0]), np.log(scales[1]), 0.006))
     turn = np.deg2rad(np.arange(0, 60, 0.75))
     turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]).transpose(2, 0, 1)
