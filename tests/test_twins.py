@@ -32,7 +32,8 @@ def test_conditions_are_found_again(source_nm: float, rotation_deg: float, pixel
     assert twin.scan.drift_pm_per_line == pytest.approx((0.2, -0.3), abs=0.06)
     assert twin.scan.jitter_pm == pytest.approx(5, abs=1)
     assert twin.microscope.source_fwhm_nm == pytest.approx(source_nm, abs=0.01)
-    assert twin.dose_e_per_A2 == pytest.approx(dose, rel=0.1)
+    assert twin.dose_e_per_A2 == pytest.approx(dose, rel=0.05)
+    assert twin.detector.gain == pytest.approx(40, rel=0.05)
     again = twin.simulate(seed=1)[0].frame()
     original = micrograph.frame()
     assert again.shape == original.shape

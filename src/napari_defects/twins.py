@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import convolve1d, gaussian_filter
 from scipy.optimize import minimize_scalar
 
-from napari_defects import noise
 from napari_defects.atoms import locate
 from napari_defects.crystals import Crystal, get_crystal
 from napari_defects.lattice import Lattice, assign_sites, calibrate, fit_lattice
@@ -80,8 +79,9 @@ def match(
 
     The lattice gives pixel size, rotation and drift; the columns, drawn again at their measured places
     with their measured intensities, give source size, jitter and intensity; what is left gives background
-    and, with `noise.estimate`, the counting. Energy, angles and aberrations are those of `microscope`:
-    a residual blur of any origin counts as source size.
+    and, from how its variance grows with the signal, the counting. Energy, angles and aberrations are
+    those of `microscope`: a residual blur of any origin counts as source size. A layer of even thickness
+    cannot be told from an offset, and the noise that its electrons make counts as read noise.
 
     Parameters
     ----------
@@ -122,15 +122,14 @@ def match(
     view.find_jitter(float(found.x))
     found = minimize_scalar(view.misfit, bounds=_SOURCES_NM, method="bounded", options={"xatol": 5e-4})
     microscope = replace(microscope, source_fwhm_nm=round(float(found.x), 4))
-    scale, background = view.parts(float(found.x))
-    counted = noise.from_pixels(image)
+    scale, background, (gain, constant) = view.parts(float(found.x))
     offset = float(np.percentile(background, 1))
-    read = max(counted.gain * (offset - counted.offset) + counted.read_noise**2, 0.0) ** 0.5 / counted.gain
+    read = max(constant + gain * offset, 0.0) ** 0.5 / gain
     clean = sum(cross_section_A2(tuple(sorted(s.column)), microscope) for s in crystal.sublattices)
     dirt = (background - offset) / (scale * clean / (crystal.cell_area_nm2 * 100))
     surface = Surface(contamination=max(float(dirt.mean()), 0.0), contamination_scale_nm=_length(dirt, pixel))
-    dose = scale / counted.gain / (pixel**2 * 100)
-    detector = Detector(gain=counted.gain, offset=offset, read_noise_e=read)
+    dose = scale / gain / (pixel**2 * 100)
+    detector = Detector(gain=gain, offset=offset, read_noise_e=read)
     report(3, 3)
     scan = replace(scan, jitter_pm=view.jitter_pm, wander_pm=_wander_pm(lattice, sites))
     return Twin(crystal, micrograph.shape_yx, pixel, microscope, scan, detector, surface, dose, float(found.fun) ** 0.5)
@@ -251,12 +250,27 @@ class _View:
         self.rows[border:-border] = shift * true / max(float(shift.var()), 1e-12)
         self.jitter_pm = float(np.sqrt(true) * self.pixel * 1e3)
 
-    def parts(self, source_fwhm_nm: float) -> tuple[float, Array]:
-        """Image units per fraction of the beam, and the smooth background."""
+    def parts(self, source_fwhm_nm: float) -> tuple[float, Array, tuple[float, float]]:
+        """Image units per fraction of the beam, the smooth background, and the line of variance in signal."""
         scales, drawn, _ = self.fit(source_fwhm_nm)
         shares = [float(d.sum()) for d in drawn]
-        model = sum(a * d for a, d in zip(scales, drawn, strict=True))
+        model: Array = np.sum([a * d for a, d in zip(scales, drawn, strict=True)], axis=0)
         border = int(_BORDER_NM / self.pixel)
         inner = slice(border, -border), slice(border, -border)
-        background = gaussian_filter(self.image - model, self.sigma)[inner]
-        return float(np.average(scales, weights=shares)), background
+        background = gaussian_filter(self.image - model, self.sigma)
+        signal = model + background
+        line = _variance_line((self.image - signal)[inner], signal[inner])
+        return float(np.average(scales, weights=shares)), background[inner], line
+
+
+def _variance_line(residual: Array, signal: Array) -> tuple[float, float]:
+    """Slope and intercept of the variance of a residual in the signal, blind to what is smooth in it."""
+    kernels = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / np.sqrt(70), np.array([1.0, -2.0, 1.0]) / np.sqrt(6)
+    square = convolve1d(convolve1d(residual, kernels[0], axis=1), kernels[1], axis=0).ravel() ** 2
+    level = convolve1d(convolve1d(signal, kernels[0] ** 2, axis=1), kernels[1] ** 2, axis=0).ravel()
+    design = np.stack([level, np.ones_like(level)], 1)
+    line, expected = np.zeros(2), np.full(len(level), float(square.mean()))
+    for _ in range(4):  # the scatter of a square is its mean
+        line = np.linalg.lstsq(design / expected[:, None], square / expected, rcond=None)[0]
+        expected = np.maximum(design @ line, 0.05 * square.mean())
+    return max(float(line[0]), 1e-12), float(line[1])
