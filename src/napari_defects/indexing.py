@@ -21,7 +21,7 @@ TOLERANCE = 0.25
 """How far a difference between neighbours may be from a lattice vector, in units of the bond length."""
 
 _ANISOTROPY = 1.4
-_PRIOR_SCALE = 0.3
+_PRIOR_SCALE, _PRIOR_SHEAR = 0.3, 0.3
 _SAMPLE = 4000
 
 
@@ -45,14 +45,12 @@ def find_basis(points: Array, crystal: Crystal) -> tuple[Array, float]:
     near = cKDTree(sample).sparse_distance_matrix(tree, 2.6 * spacing, output_type="coo_matrix")
     off = near.data > 0.3 * spacing
     differences = points[near.col[off]] - sample[near.row[off]]
-    best, best_score = np.eye(2), -1.0
+    best, score, most = np.eye(2), 0.0, 0.0
     for basis in _candidates(_peaks(differences, spacing), crystal):
-        score = _score(basis, differences, len(sample), 2.6 * spacing, crystal)
-        if score > best_score:
-            best, best_score = basis, score
-    if best_score > 0:
-        best = refine_basis(best, differences, crystal)
-    return best, best_score
+        match = _match(basis, differences, len(sample), 2.6 * spacing, crystal)
+        if match * _likely_shape(basis, crystal) > most:
+            best, score, most = basis, match, match * _likely_shape(basis, crystal)
+    return (refine_basis(best, differences, crystal) if score > 0 else best), score
 
 
 def vector_set(basis: Array, crystal: Crystal, reach: float) -> tuple[Array, Array, npt.NDArray[np.int64]]:
@@ -191,18 +189,22 @@ def _candidates(peaks: Array, crystal: Crystal) -> list[Array]:
     return result
 
 
-def _score(basis: Array, differences: Array, n: int, reach: float, crystal: Crystal) -> float:
-    """Part of the differences on the lattice, times part of the lattice's differences that are there."""
+def _match(basis: Array, differences: Array, n: int, reach: float, crystal: Crystal) -> float:
+    """Part of the differences on the lattice, times (root of the) part of the lattice's differences that are there."""
     vectors, _, weight = vector_set(basis, crystal, reach)
     if not len(vectors):
         return 0.0
     distance = np.asarray(cKDTree(vectors).query(differences)[0])
     near = distance < 0.7 * TOLERANCE * bond_length(basis, crystal)
     expected = n * weight.sum() / len(crystal.sublattices)
-    scale = float(np.sqrt(abs(np.linalg.det(basis)) / crystal.cell_area_nm2))
+    return float(near.mean() * np.sqrt(min(near.sum() / expected, 1.0)))
+
+
+def _likely_shape(basis: Array, crystal: Crystal) -> float:
+    """Prior of a lattice of this size and shear."""
     stretch = np.linalg.svd(np.linalg.inv(crystal.vectors_nm) @ basis, compute_uv=False)
-    prior = np.exp(-0.5 * (np.log(scale) / _PRIOR_SCALE) ** 2 - 0.5 * (np.log(stretch[0] / stretch[1]) / 0.3) ** 2)
-    return float(near.mean() * np.sqrt(min(near.sum() / expected, 1.0)) * max(prior, 0.05))
+    size, shear = 0.5 * np.log(stretch[0] * stretch[1]), np.log(stretch[0] / stretch[1])
+    return max(float(np.exp(-0.5 * (size / _PRIOR_SCALE) ** 2 - 0.5 * (shear / _PRIOR_SHEAR) ** 2)), 0.05)
 
 
 def _rotations(crystal: Crystal) -> list[Array]:

@@ -1,0 +1,223 @@
+"""Lattices: found, fitted, turned the right way, and followed through distortion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+
+import napari_defects as nd
+from napari_defects.crystals import get_crystal
+from napari_defects.lattice import Lattice, assign_sites, calibrate, fit_lattice
+from napari_defects.reciprocal import find_period
+from napari_defects.simulation.probe import Microscope
+from napari_defects.simulation.scattering import cross_section_A2
+
+
+def planted(
+    name: str = "WSe2",
+    side_nm: float = 8.0,
+    *,
+    rotation_deg: float = 17.0,
+    shape: object = 1.0,
+    scatter_nm: float = 0.003,
+    drift_nm: float = 0.0,
+    missing: tuple[float, float] = (0.0, 0.0),
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Atoms of a crystal with known indices `ti`, `tj` and sublattice `truth`; `shape` scales or deforms (y, x)."""
+    rng = np.random.default_rng(seed)
+    crystal = get_crystal(name)
+    turn = np.deg2rad(rotation_deg)
+    basis = crystal.vectors_nm @ [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    basis = basis @ (np.asarray(shape, float) * np.eye(2) if np.ndim(shape) == 0 else np.asarray(shape, float))
+    n = int(2.5 * side_nm / np.linalg.norm(basis, axis=1).min()) + 4
+    i, j = (k.ravel() for k in np.mgrid[-n:n, -n:n])
+    parts = []
+    for sublattice, gone in zip(crystal.sublattices, missing, strict=True):
+        at = (np.column_stack([i, j]) + np.array([sublattice.u, sublattice.v])) @ basis
+        at = at + drift_nm * np.column_stack([np.sin(at[:, 0] * 8.2 / side_nm + 1), np.cos(at[:, 0] * 5.6 / side_nm)])
+        at = at + rng.normal(0, scatter_nm, at.shape)
+        keep = ((at > 0) & (at < side_nm)).all(1) & (rng.random(len(at)) >= gone)
+        amplitude = cross_section_A2(sublattice.column, Microscope()) * rng.normal(1, 0.05, len(at))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "frame": 0,
+                    "y_nm": at[:, 0],
+                    "x_nm": at[:, 1],
+                    "y_err_nm": scatter_nm,
+                    "x_err_nm": scatter_nm,
+                    "sigma_nm": 0.06,
+                    "amplitude": amplitude,
+                    "amplitude_err": 0.05 * amplitude,
+                    "background": 0.0,
+                    "score": 1.0,
+                    "ti": i,
+                    "tj": j,
+                    "truth": sublattice.name,
+                }
+            )[keep]
+        )
+    return pd.concat(parts).sample(frac=1, random_state=seed).reset_index(drop=True)
+
+
+def right(sites: pd.DataFrame) -> float:
+    """Share of atoms on their true sublattice, whose indices differ from the truth as everybody's do."""
+    on = sites[sites["i"].notna() & sites["y_nm"].notna()]
+    shift = on["i"].astype(int) - on["ti"].astype(int), on["j"].astype(int) - on["tj"].astype(int)
+    consistent = (shift[0] == shift[0].mode()[0]) & (shift[1] == shift[1].mode()[0])
+    turned = len(set(zip(*shift, strict=True))) > 1  # by 120 degrees: indices are others, sublattices are not
+    same = on["sublattice"] == on["truth"]
+    return float((same if turned else same & consistent).mean())
+
+
+@pytest.mark.parametrize("name", ["WSe2", "MoTe2", "MoS2", "WTe2", "hBN"])
+@pytest.mark.parametrize("rotation_deg", [0.0, 31.0, -160.0])
+def test_sublattices_are_told_apart_at_any_rotation(name: str, rotation_deg: float) -> None:
+    atoms = planted(name, rotation_deg=rotation_deg, side_nm=5.0)
+    lattice = fit_lattice(atoms, name)
+    assert right(assign_sites(atoms, lattice)) == 1.0
+    assert lattice.scale == pytest.approx(1, abs=5e-4)
+    assert (lattice.rotation_deg - rotation_deg + 60) % 120 - 60 == pytest.approx(0, abs=0.05)
+    assert lattice.residual_pm == pytest.approx(3, rel=0.2)
+
+
+@pytest.mark.parametrize("scale", [0.6, 0.8, 1.25, 1.4])
+def test_scale_far_from_the_crystals_is_reported(scale: float, caplog: pytest.LogCaptureFixture) -> None:
+    lattice = fit_lattice(planted(shape=scale), "WSe2")
+    assert lattice.scale == pytest.approx(scale, rel=1e-3)
+    assert lattice.shear < 2e-3
+    assert "pixel size" in caplog.text
+
+
+def test_strong_shear_by_drift() -> None:
+    shape = np.array([[1.10, 0.06], [0.0, 0.94]])
+    atoms = planted("MoS2", shape=shape)
+    lattice = fit_lattice(atoms, "MoS2")
+    stretch = np.linalg.svd(shape, compute_uv=False)
+    assert lattice.shear == pytest.approx(stretch[0] / stretch[1] - 1, abs=2e-3)
+    assert right(assign_sites(atoms, lattice)) == 1.0
+
+
+def test_distortion_is_followed_and_taken_out() -> None:
+    atoms = planted(side_nm=16.0, drift_nm=0.12, rotation_deg=40.0)
+    lattice = fit_lattice(atoms, "WSe2")
+    sites = assign_sites(atoms, lattice)
+    assert right(sites) == 1.0
+    assert lattice.residual_pm < 3.3  # 3.0 is the scatter, 100 the distortion
+    points = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+    found = np.column_stack(lattice.index(points))
+    truth = sites[["i", "j"]].to_numpy(int)
+    np.testing.assert_array_equal(found[:, :2], truth)
+
+
+def test_a_defects_own_field_is_not_taken_for_distortion() -> None:
+    atoms = planted(side_nm=10.0, scatter_nm=0.0005)
+    apart = atoms[["y_nm", "x_nm"]].to_numpy() - 5.0
+    distance = np.linalg.norm(apart, axis=1, keepdims=True)
+    field = 0.004 * apart / (distance**2 + 0.1)  # 1/r, 6 pm at its strongest
+    moved = atoms.assign(y_nm=atoms["y_nm"] + field[:, 0], x_nm=atoms["x_nm"] + field[:, 1])
+    moved = moved[distance[:, 0] > 0.1]
+    sites = assign_sites(moved, fit_lattice(moved, "WSe2")).dropna(subset=["y_nm"])
+    seen = sites[["y_nm", "x_nm"]].to_numpy() - sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+    apart = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy() - 5.0
+    distance = np.linalg.norm(apart, axis=1, keepdims=True)
+    core = (distance[:, 0] < 1.0) & (distance[:, 0] > 0.15)
+    truth = 0.004 * apart / (distance**2 + 0.1)
+    kept = (seen[core] * truth[core]).sum() / (truth[core] ** 2).sum()
+    assert 0.85 < kept < 1.05
+
+
+@pytest.mark.parametrize("missing", [(0.0, 0.4), (0.4, 0.0), (0.0, 0.97)])
+def test_half_found_sublattice(missing: tuple[float, float]) -> None:
+    atoms = planted(missing=missing)
+    assert right(assign_sites(atoms, fit_lattice(atoms, "WSe2"))) == 1.0
+
+
+def test_empty_sites_but_not_in_holes() -> None:
+    atoms = planted(side_nm=10.0)
+    middle = np.hypot(atoms["y_nm"] - 5, atoms["x_nm"] - 5)
+    inner = atoms[["y_nm", "x_nm"]].sub(5).abs().max(axis=1) < 4.5
+    gone = atoms[inner & (middle > 3)].sample(25, random_state=3)
+    kept = atoms[(middle > 1.5) & ~atoms.index.isin(gone.index)]
+    stray = kept.iloc[:1].assign(y_nm=5.0, x_nm=5.0)  # an atom in the hole, on no site to speak of
+    lattice = fit_lattice(kept, "WSe2")
+    where = lattice.position(*(np.atleast_1d(k) for k in lattice.index([[5.0, 5.0]])))[0]
+    stray = stray.assign(y_nm=where[0] + 0.09, x_nm=where[1])
+    sites = assign_sites(pd.concat([kept, stray], ignore_index=True), lattice)
+    empty = sites[sites["y_nm"].isna()]
+    truth = set(zip(gone["y_nm"].round(1), gone["x_nm"].round(1), strict=True))
+    found = set(zip(empty["y_ideal_nm"].round(1), empty["x_ideal_nm"].round(1), strict=True))
+    assert len(truth ^ found) <= 2
+    off = sites[sites["i"].isna()]
+    assert len(off) == 1
+    assert off["sublattice"].tolist() == [""]
+    assert sites.attrs["crystal"] == "WSe2"
+    assert len(sites) == len(kept) + len(empty) + 1
+
+
+def test_movie_keeps_its_indices_from_frame_to_frame() -> None:
+    first = planted("graphene", side_nm=3.0)
+    frames = [first.assign(frame=n, y_nm=first["y_nm"] + 0.02 * n, x_nm=first["x_nm"] - 0.03 * n) for n in range(4)]
+    lattice = fit_lattice(pd.concat(frames), "graphene")
+    sites = assign_sites(pd.concat(frames), lattice)
+    assert len(lattice.frames) == 4
+    assert lattice.at(3).origin_nm - lattice.at(0).origin_nm == pytest.approx([0.06, -0.09], abs=2e-3)
+    names = sites.dropna(subset=["y_nm"]).groupby(["ti", "tj", "truth"])[["i", "j", "sublattice"]].nunique()
+    assert (names == 1).all().all()
+
+
+def test_no_lattice_is_said_clearly() -> None:
+    atoms = planted()
+    random = np.random.default_rng(0).uniform(0, 8, (len(atoms), 2))
+    with pytest.raises(ValueError, match="no lattice of WSe2 found"):
+        fit_lattice(atoms.assign(y_nm=random[:, 0], x_nm=random[:, 1]), "WSe2")
+    with pytest.raises(ValueError, match="too few"):
+        fit_lattice(atoms.iloc[:6], "WSe2")
+    with pytest.raises(ValueError, match="empty"):
+        fit_lattice(atoms.iloc[:0], "WSe2")
+    with pytest.raises(ValueError, match="crystal"):
+        fit_lattice(atoms, "kryptonite")
+    with pytest.raises(ValueError, match=r"locate\(\)"):
+        fit_lattice(atoms.drop(columns="amplitude"), "WSe2")
+    with pytest.raises(ValueError, match="max_offset_nm"):
+        assign_sites(atoms, fit_lattice(atoms, "WSe2"), max_offset_nm=0)
+
+
+def test_positions_take_names_and_refuse_others() -> None:
+    crystal = get_crystal("WSe2")
+    lattice = Lattice(crystal, np.zeros(2), *crystal.vectors_nm)
+    np.testing.assert_allclose(lattice.position([1], [2], ["Se"]), lattice.position([1], [2], [1]))
+    assert lattice.scale == pytest.approx(1)
+    assert lattice.rotation_deg == pytest.approx(0)
+    with pytest.raises(ValueError, match="W, Se"):
+        lattice.position([0], [0], ["Te"])
+
+
+@pytest.mark.parametrize("stated", [None, 0.02, 0.03, (0.024, 0.02)])
+def test_calibration_from_the_power_spectrum(stated: float | tuple[float, float] | None) -> None:
+    true = np.array([0.024, 0.02]) if isinstance(stated, tuple) else np.array([0.021, 0.021])
+    image, _ = nd.simulate("WSe2", field_of_view_nm=8.0, pixel_size_nm=tuple(true), seed=5)
+    found = calibrate(nd.Micrograph(image.data, stated), "WSe2")
+    assert found.pixel_size_yx_nm == pytest.approx(true, rel=0.006)
+    assert isinstance(found.pixel_size_nm, tuple) == isinstance(stated, tuple)
+    assert found.metadata["stated_pixel_size_nm"] == stated
+
+
+def test_noise_has_no_period() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        assert find_period([rng.poisson(20, (256, 256)).astype(float)], get_crystal("WSe2")) is None
+    blurred = nd.Micrograph(ndimage.gaussian_filter(rng.normal(size=(256, 256)), 3), 0.02)
+    with pytest.raises(ValueError, match="no lattice of WSe2 found"):
+        calibrate(blurred, "WSe2")
+
+
+def test_real_mos2(shared: Path) -> None:
+    pixels = np.load(shared / "data" / "mos2" / "MoS2_stem_Exp-000-2.npy")
+    image = calibrate(nd.Micrograph(pixels), "MoS2")
+    assert image.pixel_size_nm == pytest.approx(9 / 512, rel=0.02)
