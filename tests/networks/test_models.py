@@ -48,6 +48,11 @@ def test_save_and_load_give_the_same_maps(saved, toy_model):
     assert read_header(saved)[1]["sha256"] == model.sha256
 
 
+def test_dots_in_a_name_stay(tmp_path, toy_model):
+    assert toy_model.save(tmp_path / "mine.v2").name == "mine.v2.safetensors"
+    assert toy_model.save(tmp_path / "mine.safetensors").name == "mine.safetensors"
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\xff" * 64, b"\x02" + b"\0" * 7 + b"{}", b"\x80\x04pickle" * 9])
 def test_not_a_model_is_one_sentence(tmp_path, content):
     path = tmp_path / "bad.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .zoo import FORMAT, check_architecture, check_classes, model_path, read_header
+
+log = logging.getLogger(__name__)
 
 
 class Block(nn.Module):
@@ -154,7 +157,7 @@ class Model:
 
     def save(self, path: str | Path) -> Path:
         """Write the model as safetensors, the rest as JSON in its header; whole or not at all."""
-        path = Path(path).with_suffix(".safetensors")
+        path = with_ending(path)
         about = {
             "format": FORMAT,
             "architecture": self.network.architecture,
@@ -171,6 +174,12 @@ class Model:
         finally:
             partial.unlink(missing_ok=True)
         return path
+
+
+def with_ending(path: str | Path) -> Path:
+    """Path of a model file: ``.safetensors`` is added where it is missing."""
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
 
 
 def load_model(name_or_path: str | Path) -> Model:
@@ -224,7 +233,9 @@ def pick_device(device: str | None) -> torch.device:
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device is None:
-        return torch.device(next(name for name, there in present.items() if there))
+        found = next(name for name, there in present.items() if there)
+        log.debug("computing on %s", found)
+        return torch.device(found)
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):

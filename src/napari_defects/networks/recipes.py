@@ -9,7 +9,7 @@ from typing import Any
 from ..micrograph import Progress
 from ..simulation import Conditions, training_pairs
 from .cards import write_card
-from .models import Model
+from .models import Model, with_ending
 from .options import Training
 from .training import train
 
@@ -104,7 +104,7 @@ def train_recipe(
     """
     if name not in RECIPES:
         raise ValueError(f"`name` must be one of the recipes {', '.join(RECIPES)}, got {name!r}.")
-    recipe, out = RECIPES[name], Path(out).with_suffix(".safetensors")
+    recipe, out = RECIPES[name], with_ending(out)
     if not out.parent.is_dir():
         raise ValueError(f"`out` must lie in a folder that exists, got {str(out)!r}.")
     given: dict[str, Any] = {"steps": steps, "minutes": minutes, "checkpoint": checkpoint, "start": start}
