@@ -31,7 +31,7 @@ REACH_NM = 0.5
 """Radius of the piece of image fitted around a foreign atom."""
 _INNER_NM = 0.36  # atoms within are replaced
 _BLOCKED_NM = 0.085  # a site so near to a foreign atom is taken by it
-_APART_NM = 0.155  # a neighbour begins no nearer than this,
+_APART_NM = 0.165  # a neighbour begins no nearer than this,
 _SQUEEZED_NM = 0.125  # and is not there when that puts it so near to another foreign atom
 _LOOSE_NM, _FIRM_NM = 0.03, 0.012  # prior scatter of neighbours, and of the atoms behind them
 _FINE_NM, _SLOW_NM = 0.02, 0.25  # pixels for the common fit, and the scale of what is no atom
@@ -267,22 +267,25 @@ def _fit(scene: _Scene, centers: Floats, heights: Floats, prior: Floats, loose: 
     base = np.column_stack([np.ones(len(place)), middle])
     near = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) < _INNER_NM
     start = np.concatenate([centers.ravel(), prior.ravel()])
-    mean = np.concatenate([start, heights, np.full(m, scene.height), np.zeros(n), [np.median(data)], np.zeros(2)])
+    mean = np.concatenate([start, heights, np.full(m, scene.height), np.zeros(n), [0.0, np.median(data)], np.zeros(2)])
     spread = np.concatenate([
         np.full(2 * n, 0.05), np.repeat(loose, 2), np.full(n, 3 * heights.max()),
-        np.where(near, 1.0, 0.15) * scene.height, np.full(n, 0.3 * heights.max()), np.full(3, 1e3 * np.ptp(data)),
+        np.where(near, 1.0, 0.15) * scene.height, np.full(n, 0.3 * heights.max()), [0.1],
+        np.full(3, 1e3 * np.ptp(data)),
     ])  # fmt: skip
     width = np.hypot(scene.sigma_nm, step * scene.pixel.mean() / 12**0.5)
     shape = np.repeat([width, 2 * width], [n + m, n])
     owner = np.concatenate([np.arange(n + m), np.arange(n)])
 
     def model(p: Floats) -> tuple[Floats, Floats]:
-        yx, tall = p[: 2 * (n + m)].reshape(-1, 2), p[2 * (n + m) : -3]
+        yx, tall, wide = p[: 2 * (n + m)].reshape(-1, 2), p[2 * (n + m) : -4], shape * np.exp(p[-4])
         offset = place[:, None] - yx[owner]
-        bump = np.exp(-0.5 * (offset**2).sum(-1) / shape**2)
-        pull = offset * (bump * tall / shape**2)[..., None]
+        far = (offset**2).sum(-1) / wide**2
+        bump = np.exp(-0.5 * far)
+        pull = offset * (bump * tall / wide**2)[..., None]
         pull[:, :n] += pull[:, n + m :]
-        jacobian = np.concatenate([pull[:, : n + m].reshape(len(place), -1), bump, base], axis=1)
+        widen = (far * bump) @ tall
+        jacobian = np.concatenate([pull[:, : n + m].reshape(len(place), -1), bump, widen[:, None], base], axis=1)
         return bump @ tall + base @ p[-3:], jacobian
 
     def cost(p: Floats, value: Floats) -> float:

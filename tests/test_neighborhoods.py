@@ -1,0 +1,95 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_defects.bonds import classify_bonds, find_defects
+from napari_defects.chemistry import assign_elements, bond_rules
+from napari_defects.crystals import GRAPHENE
+from napari_defects.graphs import bond_graph, bond_table
+from napari_defects.micrograph import Micrograph
+from napari_defects.neighborhoods import hole_odds, resolve
+from napari_defects.phasing import Host
+
+PIXEL, SIDE, SIGMA = 0.012, 176, 0.055
+
+
+def scene(kind, *, tall=6.0, seed=0):
+    """Image and true atoms of graphene with silicon of three or four bonds, or a vacancy; `tall` counts an atom."""
+    host = Host(GRAPHENE, np.array([0.05, 0.08]), GRAPHENE.vectors_nm @ np.array([[0.95, 0.3], [-0.3, 0.95]]) / 0.99624)
+    place = host.sites_within(np.array([SIDE, SIDE]) * PIXEL, margin_nm=0.2)[1]
+    middle = np.full(2, SIDE * PIXEL / 2)
+    a, b = np.argsort(np.linalg.norm(place - middle, axis=1))[:2]
+    silicon = {"Si1C3": place[a], "Si1C4": (place[a] + place[b]) / 2}.get(kind)
+    gone = {"none": [], "Si1C4": [a, b]}.get(kind, [a])
+    atoms = np.delete(place, gone, axis=0)
+    if silicon is not None:
+        away = atoms - silicon
+        push = {"Si1C3": 0.028, "Si1C4": 0.0}[kind]
+        atoms = np.vstack([atoms + away * (push * 0.142 / (away**2).sum(1))[:, None], silicon])
+    height = np.full(len(atoms), tall)
+    if silicon is not None:
+        height[-1] = 5 * tall
+    y, x = np.indices((SIDE, SIDE)) * PIXEL
+    image = np.full((SIDE, SIDE), 3.0)
+    for (ay, ax), h in zip(atoms, height, strict=True):
+        image += h * np.exp(-0.5 * ((y - ay) ** 2 + (x - ax) ** 2) / SIGMA**2)
+    micrograph = Micrograph(np.random.default_rng(seed).poisson(image).astype(np.float32), PIXEL)
+    table = pd.DataFrame({"frame": 0, "y_nm": atoms[:, 0], "x_nm": atoms[:, 1], "amplitude": height, "score": 1.0})
+    inside = ((atoms > 0) & (atoms < SIDE * PIXEL)).all(1)
+    return micrograph, table[inside].reset_index(drop=True), middle
+
+
+def thinned(table, center, seed):
+    """As `locate` finds them at low dose: 60 % of the host, scattered, none beside the silicon."""
+    rng = np.random.default_rng(seed)
+    table = table.assign(y_err_nm=0.03, x_err_nm=0.03, amplitude_err=0.3 * table["amplitude"].median())
+    away = np.linalg.norm(table[["y_nm", "x_nm"]] - center, axis=1)
+    keep = ((rng.random(len(table)) < 0.6) & (away > 0.25)) | (table["amplitude"] > 2 * table["amplitude"].median())
+    table = table[keep].reset_index(drop=True)
+    table[["y_nm", "x_nm"]] += rng.normal(0, 0.02, (len(table), 2))
+    return table
+
+
+@pytest.mark.parametrize("kind", ["Si1C3", "Si1C4"])
+def test_three_bonds_are_told_from_four_where_single_atoms_are_lost(kind):
+    right = 0
+    for seed in range(6):
+        micrograph, table, center = scene(kind, tall=1.5, seed=seed)
+        found = classify_bonds(thinned(table, center, seed), micrograph=micrograph, min_probability=0)
+        right += kind in found["species"].tolist()
+    assert right >= 5
+
+
+@pytest.mark.parametrize(("kind", "length"), [("Si1C3", 170.0), ("Si1C4", 188.0)])
+def test_lengths_have_the_error_they_claim(kind, length):
+    lengths, claimed = [], []
+    for seed in range(6):
+        micrograph, table, center = scene(kind, tall=12.0, seed=seed)
+        atoms = resolve(micrograph, assign_elements(thinned(table, center, seed), bond_rules()))
+        bonds = bond_table(bond_graph(atoms)).query("bond == 'C-Si'")
+        lengths += bonds["length_pm"].tolist()
+        claimed += bonds["length_err_pm"].tolist()
+    assert np.mean(lengths) == pytest.approx(length, abs=5)
+    assert np.std(lengths) == pytest.approx(np.median(claimed), rel=0.5)
+
+
+def test_a_vacancy_is_dark_and_an_atom_that_was_missed_is_not():
+    micrograph, table, center = scene("V1", tall=8.0)
+    graph = bond_graph(table.assign(element="C"))
+    assert find_defects(graph, micrograph=micrograph)["species"].tolist() == ["V1"]
+    whole, full, _ = scene("none", tall=8.0)
+    table = full.drop(index=np.linalg.norm(full[["y_nm", "x_nm"]] - center + 0.4, axis=1).argmin())
+    graph = bond_graph(table.assign(element="C"))
+    assert "V1" in find_defects(graph)["species"].tolist()
+    assert "V1" not in find_defects(graph, micrograph=whole)["species"].tolist()
+    assert hole_odds(micrograph, 0, (1.0, 1.0), np.zeros((1, 2)), []) == 1.0
+
+
+def test_what_has_no_lattice_or_no_foreign_atom_stays_as_it_is():
+    micrograph, table, _ = scene("V1")
+    same = resolve(micrograph, table.assign(element="C", element_probability=1.0))
+    assert same[["y_nm", "x_nm"]].equals(table[["y_nm", "x_nm"]])
+    noise = Micrograph(np.random.default_rng(0).poisson(9, (SIDE, SIDE)).astype(np.float32), PIXEL)
+    _, table, _ = scene("Si1C3")
+    kept = resolve(noise, assign_elements(table, bond_rules()))
+    assert len(kept) == len(table)
