@@ -46,7 +46,9 @@ class Afternoon:
         self.wait(0.5)
         path = self.folder / f"{name}.png"
         self.viewer.screenshot(str(path), canvas_only=False, flash=False)
-        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+        picture = Image.open(path).convert("RGB")
+        picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+        picture.save(path, optimize=True)
         log.info("%s", path)
 
     def open(self, title: str, **fields: Any) -> Any:

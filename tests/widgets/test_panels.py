@@ -271,7 +271,7 @@ def test_no_scale_is_asked_for_in_place(viewer: ViewerModel, finish: Finish, not
     widget.pickers["image"].value = viewer.layers["raw"]
     assert not widget.calibration.isHidden()
     assert "raw has no pixel size" in widget.calibration.words.text()
-    assert "pixel_size_nm" in refused(widget, finish, notifications)
+    assert "'raw' has no pixel size: give it above" in refused(widget, finish, notifications)
     widget.calibration.size.value = 0.025
     widget.calibration.set_button.click()
     assert scale_nm(viewer.layers["raw"])[0] == pytest.approx(0.025)

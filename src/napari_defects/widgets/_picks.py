@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from napari.layers import Image, Points
 
 from napari_defects.crystals import CRYSTALS
+from napari_defects.micrograph import Micrograph
 from napari_defects.widgets._layers import about, micrograph_of
 from napari_defects.widgets._points import table_of
 
@@ -59,6 +60,13 @@ def _is_image(layer: Any) -> bool:
     return isinstance(layer, Image) and not {"maps", "average", "strain"} & set(about(layer))
 
 
+def _calibrated(layer: Any) -> Micrograph:
+    micrograph = micrograph_of(layer)
+    if micrograph.pixel_size_nm is None:
+        raise ValueError(f"{layer.name!r} has no pixel size: give it above, or take it from the lattice.")
+    return micrograph
+
+
 def _table(*kinds: str) -> Callable[[Any], bool]:
     return lambda layer: isinstance(layer, Points) and about(layer).get("table") in kinds
 
@@ -79,7 +87,7 @@ def remember_model(path: str) -> None:
 
 
 IMAGE = Pick(
-    "Image", _is_image, micrograph_of, "There is no image: drop a file on napari, or open one from File, Open Sample."
+    "Image", _is_image, _calibrated, "There is no image: drop a file on napari, or open one from File, Open Sample."
 )
 SITES = Pick("Atoms", _table("sites", "strain"), table_of, "There are no atoms on a lattice yet: run Localize first.")
 COLUMNS = Pick(

@@ -350,7 +350,9 @@ def fold(title: str) -> QCollapsible:
     """Make a group that is folded up."""
     group = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
     group.layout().setContentsMargins(0, 0, 0, 0)
-    group.toggleButton().setStyleSheet("text-align: left; border: none; background: transparent; padding: 2px 0")
+    group.layout().setSpacing(0)
+    group.content().layout().setContentsMargins(8, 4, 0, 4)
+    group.toggleButton().setStyleSheet("text-align: left; border: none; background: transparent; padding: 0")
     return group
 
 

@@ -11,7 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QPushButton
 
 from napari_defects.micrograph import Progress
-from napari_defects.widgets._layers import LayerData, map_layer, mask_layer, set_scale_nm
+from napari_defects.widgets._layers import LayerData, map_layer, mask_layer, micrograph_of, set_scale_nm
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._lines import Lines
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, Source
@@ -95,7 +95,6 @@ class Analyze(Panel):
     def gather(self) -> dict[str, Any]:
         """Image and recipe for the pipeline."""
         image = super().gather()["image"]
-        image.value.pixel_size_yx_nm  # noqa: B018  (says in one sentence that it is not known)
         return {"image": image, "recipe": self.recipe(), "report": self.stepped.emit}
 
     def run(self) -> None:
@@ -194,7 +193,7 @@ class Analyze(Panel):
         layer = self.pickers["image"].value
         known = layer.metadata.get("napari_defects", {}).get("micrograph", {}) if layer is not None else {}
         path = known.get("path", known.get("file", "IMAGE"))
-        size = IMAGE.read(layer).pixel_size_nm if layer is not None else None
+        size = micrograph_of(layer).pixel_size_nm if layer is not None else None
         steps = {step: dict(keywords) for step, keywords in self.recipe().steps.items()}
         return (
             "import napari_defects as nd\n\n"

@@ -19,7 +19,7 @@ from napari_defects.widgets._steps import Made, Panel, fold
 from napari_defects.widgets._work import Job
 from napari_defects.widgets.average import picture
 
-PREVIEW_NM, PREVIEW_PX = 4.0, 220
+PREVIEW_NM, PREVIEW_PX = 4.0, 170
 
 
 class Simulate(Panel):
