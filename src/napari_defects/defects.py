@@ -83,6 +83,8 @@ def classify(
         )
     if method == "maps" and maps is None:
         maps = _predict(micrograph, crystal, model, progress)
+    if maps is not None:
+        _check_maps(maps, micrograph, crystal)
     measured = relative_heights(micrograph, sites)
     if method == "maps" and maps is not None and set(_BLOBS) & set(maps.classes):
         return _by_blobs(measured, crystal, maps, min_probability)
@@ -178,6 +180,20 @@ def _predict(micrograph: Micrograph, crystal: Crystal, model: Any, progress: Pro
             f"`model` must be given: none is shipped for {crystal.name}; use method='intensities', or train() one."
         )
     return predict(micrograph, model, progress=progress)
+
+
+def _check_maps(maps: Maps, micrograph: Micrograph, crystal: Crystal) -> None:
+    shape = tuple(maps.data.shape[-2:])
+    if shape != micrograph.shape_yx:
+        raise ValueError(
+            f"`maps` must be of the image's shape {micrograph.shape_yx}, got {shape}; predict() them again."
+        )
+    hosts = {s.host for s in crystal.sublattices} | {s.element for s in crystal.sublattices}
+    if not hosts & set(maps.classes):
+        raise ValueError(
+            f"`maps` know no column of {crystal.name}, only {', '.join(maps.classes)}; "
+            "use a model of this crystal, or method='intensities'."
+        )
 
 
 def _crystal_of(sites: pd.DataFrame) -> Crystal:

@@ -73,12 +73,13 @@ def heights(image: Array, points_px: Array, sigma_px: Array, background_px: Arra
     smooth = sparse.kron(*[b.T @ b for b in on_pixels]) + 1e-6 * sparse.eye_array(mixed.shape[1])
 
     light = np.zeros(n)
+    margin = int(5 * sigma_px.max()) + 3
+    framed = np.pad(image, margin)
     for width in np.unique(sigma_px.round(4), axis=0):
         own = (np.abs(sigma_px - width) < 1e-4).all(1)
-        blurred = ndimage.gaussian_filter(image, width, mode="constant", truncate=5)
-        light[own] = (
-            2 * np.pi * width.prod() * ndimage.map_coordinates(blurred, points_px[own].T, order=3, mode="nearest")
-        )
+        blurred = ndimage.gaussian_filter(framed, width, mode="constant", truncate=5)
+        at = (points_px[own] + margin).T
+        light[own] = 2 * np.pi * width.prod() * ndimage.map_coordinates(blurred, at, order=3, mode="nearest")
     glow = (on_pixels[0].T @ image @ on_pixels[1]).ravel()
     system = sparse.block_array([[columns, mixed], [mixed.T, smooth]], format="csc")
     return np.asarray(spsolve(system, np.concatenate([light, glow])))[:n]

@@ -1,0 +1,219 @@
+"""Defects by intensity, by maps and by bonds: every column one verdict, and the right one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial import cKDTree
+
+import napari_defects as nd
+from napari_defects import photometry, verdicts
+from napari_defects.crystals import get_crystal
+from napari_defects.defects import classify
+
+CLASSES = ("background", "W", "Se2", "V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W")
+AMOUNTS = {"V_Se": 0.04, "V2_Se": 0.02, "Te_Se": 0.06, "Te2_Se": 0.02, "V_W": 0.01, "Se_W": 0.02, "Te2_W": 0.02}
+Case = tuple[nd.Micrograph, pd.DataFrame, pd.DataFrame]
+
+
+def case(**keywords: object) -> Case:
+    """Image, its sites, and the true defects in it."""
+    image, _ = nd.simulate("WSe2", **keywords)  # type: ignore[arg-type]
+    atoms = nd.locate(image)
+    sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "WSe2"))
+    return image, sites, image.metadata["defects"]
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Case:
+    return case(field_of_view_nm=7.0, pixel_size_nm=0.02, defects=AMOUNTS, dose_e_per_A2=2e4, seed=4)
+
+
+@pytest.fixture(scope="module")
+def pristine() -> Case:
+    return case(field_of_view_nm=8.0, pixel_size_nm=0.025, dose_e_per_A2=2e4, seed=6)
+
+
+def undecided(image: nd.Micrograph, classes: tuple[str, ...] = CLASSES) -> nd.Maps:
+    """Maps that know the names of the classes and nothing else."""
+    return nd.Maps(np.full((len(classes), *image.shape_yx), 1 / len(classes), np.float32), classes, 0.02)
+
+
+def compared(found: pd.DataFrame, truth: pd.DataFrame, image: nd.Micrograph, radius_nm: float = 0.1) -> pd.DataFrame:
+    """Found and true species side by side, "-" where there is none; the border of 0.25 nm left out."""
+    inside = [
+        table[((table[["y_nm", "x_nm"]] > 0.25) & (table[["y_nm", "x_nm"]] < image.extent_nm - 0.25)).all(axis=1)]
+        for table in (found, truth)
+    ]
+    there, here = (table[["y_nm", "x_nm"]].to_numpy().reshape(-1, 2) for table in (truth, found))
+    rows = []
+    for table, others, key in ((inside[0], truth, "found"), (inside[1], found, "truth")):
+        points = table[["y_nm", "x_nm"]].to_numpy()
+        distance, which = cKDTree(there if key == "found" else here).query(points) if len(others) else ([9] * 999, [0])
+        for n, species in enumerate(table["species"]):
+            other = others["species"].iloc[int(which[n])] if distance[n] < radius_nm else "-"
+            rows.append((species, other) if key == "found" else (other, species))
+    return pd.DataFrame(rows, columns=["found", "truth"])
+
+
+def test_named_species_by_maps_that_know_only_names(mixed: Case) -> None:
+    image, sites, truth = mixed
+    found = classify(image, sites, maps=undecided(image))
+    pairs = compared(found, truth, image)
+    assert len(truth) > 60
+    assert (pairs["found"] == pairs["truth"]).mean() > 0.98
+    assert not found.duplicated(["frame", "i", "j", "sublattice"]).any()
+    assert found["probability"].between(0.5, 1).all()
+    assert set(found["method"]) == {"maps"}
+
+
+def test_maps_decide_between_columns_of_the_same_intensity(mixed: Case) -> None:
+    image, sites, _ = mixed
+    maps = undecided(image)
+    column = sites[(sites["sublattice"] == "Se") & sites["y_nm"].notna()].iloc[60]
+    y, x = (round(float(column[k]) / 0.02) for k in ("y_nm", "x_nm"))
+    maps.data[:, y - 4 : y + 5, x - 4 : x + 5] = 0.001
+    maps.data[CLASSES.index("Te2_Se"), y - 4 : y + 5, x - 4 : x + 5] = 0.99
+    before = photometry.relative_heights(image, sites).loc[column.name, "relative_height"]
+    at = (sites["i"] == column["i"]) & (sites["j"] == column["j"]) & (sites["sublattice"] == "Se")
+    assert at.sum() == 1
+    found = classify(image, sites, maps=maps, min_probability=0)
+    row = found[(found["i"] == column["i"]) & (found["j"] == column["j"]) & (found["sublattice"] == "Se")]
+    assert len(row) == 1
+    assert row["relative_height"].iloc[0] == pytest.approx(before, rel=1e-6)
+
+
+def test_intensities_name_vacancies_and_leave_the_rest_darker_or_brighter(mixed: Case) -> None:
+    image, sites, truth = mixed
+    found = classify(image, sites, method="intensities")
+    expected = {"Te_Se": "brighter_Se", "Te2_Se": "brighter_Se", "Se_W": "darker_W", "Te2_W": "brighter_W"}
+    pairs = compared(found, truth.assign(species=truth["species"].replace(expected)), image)
+    assert (pairs["found"] == pairs["truth"]).mean() > 0.9
+    vacancies = pairs[pairs["truth"].isin(["V_Se", "V2_Se", "V_W"])]
+    assert (vacancies["found"] == vacancies["truth"]).mean() == 1
+    assert set(found["method"]) == {"intensities"}
+
+
+def test_a_perfect_crystal_has_no_defects(pristine: Case) -> None:
+    image, sites, _ = pristine
+    assert len(sites) > 1200
+    for keywords in ({"method": "intensities"}, {"maps": undecided(image)}):
+        assert len(classify(image, sites, **keywords)) <= 1  # type: ignore[arg-type]
+
+
+def test_min_probability_is_obeyed(mixed: Case) -> None:
+    image, sites, _ = mixed
+    counts = [len(classify(image, sites, method="intensities", min_probability=p)) for p in (0.01, 0.5, 0.95)]
+    assert counts[0] > counts[1] > counts[2] > 0
+
+
+def test_ratios_follow_the_detector() -> None:
+    """Twice the slope in Z between the hosts moves every substitution, and no vacancy of one kind of atom."""
+    crystal = get_crystal("WSe2")
+    w, se = (verdicts._peak(s.column) for s in crystal.sublattices)
+    assert verdicts.contrast_exponent({"W": w, "Se": se}, crystal) == pytest.approx(0, abs=1e-9)
+    steep = verdicts.contrast_exponent({"W": w, "Se": se * (34 / 74) ** 0.3}, crystal)
+    assert 0.15 < steep < 0.3
+    flat, sloped = (verdicts.choices(crystal.sublattices[0], ["V_W", "Se_W"], crystal, e) for e in (0, steep))
+    assert sloped[2].ratio < flat[2].ratio < 0.4
+    assert flat[1].ratio == sloped[1].ratio < 0.1
+    # multislice, 80 kV, 60-200 mrad (physics of the field): Te_Se 1.43, V_Se 0.46, Te2_Se 1.9 of Se2
+    names = ["V_Se", "V2_Se", "Te_Se", "Te2_Se"]
+    found = {c.name: c.ratio for c in verdicts.choices(crystal.sublattices[1], names, crystal)}
+    for name, ratio in {"V_Se": 0.46, "Te_Se": 1.43, "Te2_Se": 1.9}.items():
+        assert found[name] == pytest.approx(ratio, rel=0.1)
+
+
+def test_posterior_is_calibrated() -> None:
+    """Of the verdicts given with a probability, that share is right."""
+    rng = np.random.default_rng(0)
+    crystal = get_crystal("WSe2")
+    known = verdicts.choices(crystal.sublattices[1], CLASSES[3:7], crystal)
+    number = rng.choice(len(known), 20000, p=[0.86, 0.04, 0.01, 0.07, 0.02])
+    mean = np.array([c.ratio for c in known])[number]
+    heights = mean + rng.normal(0, 0.12, len(number)) * np.sqrt(0.2 + 0.8 * mean)
+    probability, names = verdicts.posterior(heights, known)
+    assert names[-2:] == ["darker", "brighter"]
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-9)
+    best = probability.argmax(1)
+    sure = probability.max(1)
+    for low, high in ((0.5, 0.8), (0.8, 0.95), (0.95, 1.01)):
+        own = (sure >= low) & (sure < high)
+        assert (best[own] == number[own]).mean() == pytest.approx(sure[own].mean(), abs=0.06)
+    assert (best == number).mean() > 0.96
+
+
+def test_something_unknown_is_not_forced_into_a_class() -> None:
+    rng = np.random.default_rng(1)
+    crystal = get_crystal("WSe2")
+    known = verdicts.choices(crystal.sublattices[0], ["V_W", "Se_W", "Te2_W"], crystal)
+    heights = np.concatenate([rng.normal(1, 0.04, 1500), rng.normal(0.6, 0.02, 40), rng.normal(2.4, 0.05, 10)])
+    probability, names = verdicts.posterior(heights, known)
+    verdict = np.array(names)[probability.argmax(1)]
+    assert (verdict[:1500] == "W").mean() > 0.999
+    assert (verdict[1500:1540] == "darker").mean() > 0.95
+    assert (verdict[1540:] == "brighter").all()
+
+
+def test_heights_of_overlapping_columns_above_a_background() -> None:
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:96, :80].astype(float)
+    points = np.array([(8.0 + 9 * i + (j % 2) * 4, 6.0 + 8 * j) for i in range(9) for j in range(10)])
+    points = points + rng.uniform(-0.5, 0.5, points.shape)
+    truth = rng.uniform(0, 3, len(points)) * (rng.random(len(points)) > 0.1)
+    sigma = np.full((len(points), 2), 3.0)
+    bumps = np.exp(-0.5 * (((y[..., None] - points[:, 0]) / 3) ** 2 + ((x[..., None] - points[:, 1]) / 3) ** 2))
+    image = bumps @ truth + 5 + 0.03 * y - 0.02 * x
+    found = photometry.heights(image, points, sigma, np.array([40.0, 40.0]))
+    inside = points[:, 1] < 74
+    np.testing.assert_allclose(found[inside], truth[inside], atol=0.02)
+    np.testing.assert_allclose(found, truth, atol=0.1)  # half cut off by the border
+
+
+def test_bad_arguments_are_refused_by_name(mixed: Case) -> None:
+    image, sites, _ = mixed
+    with pytest.raises(ValueError, match="`method` must be one of maps, intensities, bonds"):
+        classify(image, sites, method="guess")
+    with pytest.raises(ValueError, match="min_probability"):
+        classify(image, sites, method="intensities", min_probability=2)
+    with pytest.raises(ValueError, match=r"assign_sites\(\)"):
+        classify(image, sites.drop(columns=["sublattice"]), method="intensities")
+    unnamed = sites.copy()
+    unnamed.attrs = {}
+    assert len(classify(image, unnamed, method="intensities")) > 0
+    with pytest.raises(ValueError, match="which crystal"):
+        classify(image, unnamed.assign(sublattice="X"), method="intensities")
+    with pytest.raises(ValueError, match="of the image's shape"):
+        classify(image, sites, maps=nd.Maps(np.zeros((2, 40, 40)), ("background", "W"), 0.02))
+    with pytest.raises(ValueError, match="know no column of WSe2"):
+        classify(image, sites, maps=undecided(image, ("background", "Mo", "S2")))
+
+
+def test_real_dopant_the_network_was_never_told_about(shared: Path) -> None:
+    folder = shared / "data" / "wse2_ti"
+    image = nd.lattice.calibrate(nd.read_micrograph(folder / "1028_ADF2_25.dm4"), "WSe2")
+    atoms = nd.locate(image)
+    sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "WSe2"))
+    labels = pd.read_csv(folder / "labels_25.csv")
+    pixel, side = image.pixel_size_nm, image.extent_nm
+    labels[["y_nm", "x_nm"]] = labels[["y_px", "x_px"]] * pixel
+
+    def inner(table: pd.DataFrame) -> pd.DataFrame:
+        at = table[["y_nm", "x_nm"]]
+        return table[((at > 1) & (at < side - 1)).all(axis=1)]
+
+    placed, labels = sites.dropna(subset=["y_nm"]), inner(labels)
+    distance, which = cKDTree(placed[["y_nm", "x_nm"]]).query(labels[["y_nm", "x_nm"]])
+    assert (distance < 0.08).mean() > 0.98
+    truth = labels["label"].replace({"Ti_W": "W", "Se2": "Se", "V_Se": "Se"}).to_numpy()[distance < 0.08]
+    assert (placed["sublattice"].to_numpy()[which[distance < 0.08]] == truth).mean() > 0.99
+
+    found = inner(classify(image, sites, method="intensities"))
+    dopants = found.loc[found["sublattice"] == "W", ["y_nm", "x_nm"]]
+    labelled = labels.loc[labels["label"] == "Ti_W", ["y_nm", "x_nm"]]
+    recall = (cKDTree(dopants).query(labelled)[0] < 0.1).mean()
+    precision = (cKDTree(labelled).query(dopants)[0] < 0.1).mean()
+    assert 2 * recall * precision / (recall + precision) > 0.88
