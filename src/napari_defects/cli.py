@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ import typer
 if TYPE_CHECKING:
     from .micrograph import Micrograph, Progress
     from .recipes import Recipe
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are tiny: threads would only wait for each other
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

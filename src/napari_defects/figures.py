@@ -45,7 +45,7 @@ _COMPONENTS = {
 
 def new(width_mm: float = 120.0, height_mm: float = 100.0) -> tuple[Figure, Axes]:
     """Return an empty figure of this size and its axes."""
-    figure = Figure(figsize=(width_mm / 25.4, height_mm / 25.4), layout="constrained")
+    figure = Figure(figsize=(width_mm / 25.4, height_mm / 25.4))
     return figure, figure.add_subplot()
 
 
@@ -127,7 +127,7 @@ def displacements(
     strain : DataFrame
         STRAIN table.
     magnification : float, optional
-        Of the vectors; by default such that the longer ones reach half way to the next column.
+        Of the vectors; by default such that the longer ones reach the next column, but 100 at most.
     significance : float
     frame : int
     """
@@ -138,7 +138,8 @@ def displacements(
         ax.set_title("no displacements", fontsize=9)
         return ax
     if magnification is None:
-        magnification = _nice(180.0 / max(float(np.quantile(length, 0.9)), 1e-3), (1, 1.5, 2, 3, 5, 7))
+        wanted = 180.0 / max(float(np.quantile(length, 0.9)), 1e-3)
+        magnification = min(_nice(wanted, (1, 1.5, 2, 3, 5, 7)), 100.0)
     err = here[["ux_err_pm", "uy_err_pm"]].to_numpy(float).max(1)
     sure = np.nan_to_num(length / err, nan=0.0) > significance
     ends = u * 1e-3 * magnification
@@ -183,7 +184,7 @@ def strain_map(
     significance : float
         Full colour from this multiple of the local error on.
     pixel_size_nm : float
-        Of the map.
+        Of the map; that of large fields is coarser.
     frame : int
     """
     here = strain[(strain["frame"] == frame) & np.isfinite(strain[component]) & np.isfinite(strain["x_nm"])]
@@ -193,7 +194,7 @@ def strain_map(
         return ax
     unit = 100.0 if "%" in label else 1000.0 if component == "rotation_rad" else 1.0
     low, high = here[["y_nm", "x_nm"]].min().to_numpy(), here[["y_nm", "x_nm"]].max().to_numpy()
-    step = max(pixel_size_nm, float((high - low).max()) / 1500)
+    step = max(pixel_size_nm, float((high - low).max()) / 350)
     height, width = (int(n) for n in np.ceil((high - low) / step) + 1)
     sure = (here[component].abs() / (significance * here[_error(component)])).clip(0.15, 1.0).fillna(1.0)
     values, alpha = (
@@ -205,7 +206,7 @@ def strain_map(
     extent = (low[1] - step / 2, low[1] + (width - 0.5) * step, low[0] + (height - 0.5) * step, low[0] - step / 2)
     drawn = ax.imshow(
         values * unit, cmap=DIVERGING, norm=TwoSlopeNorm(0.0, -limit * unit, limit * unit),
-        alpha=np.nan_to_num(alpha), extent=extent, interpolation="nearest",
+        alpha=np.nan_to_num(alpha), extent=extent, interpolation="bilinear",
     )  # fmt: skip
     ax.set_facecolor("white")
     _bare(ax)
@@ -315,7 +316,7 @@ def _key(ax: Axes, text: str, length_nm: float, options: dict[str, Any]) -> None
     x, y = right - 0.05 * (right - left) - length_nm, bottom + 0.05 * (top - bottom)
     ax.quiver(x, y, length_nm, 0.0, **options)
     ax.text(
-        x + length_nm / 2, y + 0.02 * (top - bottom), text, color=options["color"], fontsize=8, ha="center",
+        right - 0.05 * (right - left), y + 0.025 * (top - bottom), text, color=options["color"], fontsize=8, ha="right",
         va="bottom", path_effects=_OUTLINE if ax.images else None,
     )  # fmt: skip
 
