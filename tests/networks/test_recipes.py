@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from napari_defects.crystals import CRYSTALS, get_crystal
 from napari_defects.networks import RECIPES, list_models, load_model, model_for, predict, train_recipe
-from napari_defects.networks.validation import mean_around
+from napari_defects.networks.examples import Examples
+from napari_defects.networks.validation import mean_around, verdicts
 from napari_defects.networks.zoo import WEIGHTS
-from napari_defects.simulation import simulate
+from napari_defects.simulation import simulate, training_pairs
 
+CPU = torch.device("cpu")
 QUICK = {"steps": 2, "batch": 2, "crop_px": 64, "images": 2, "held_back": 2, "validate_every": 2, "channels": 4}
 
 
@@ -72,3 +75,18 @@ def test_every_recipe_is_shipped_with_its_card():
 def test_shipped_tungsten_diselenide_model_names_defects(dose, least):
     species = {"V_Se": 0.04, "V2_Se": 0.02, "Te_Se": 0.1, "Te2_Se": 0.02, "V_W": 0.02, "Se_W": 0.02, "Te2_W": 0.02}
     assert defects_f1(load_model("wse2-te"), species, field_of_view_nm=8.0, dose_e_per_A2=dose) >= least
+
+
+def test_shipped_graphene_model_names_defects():
+    model, recipe = load_model("graphene-si"), RECIPES["graphene-si"]
+    good = replace(
+        recipe.conditions, dose_e_per_A2=(1.5e6, 4e6), pixel_size_nm=(0.01, 0.016), source_fwhm_nm=(0.05, 0.08),
+        dirty=0.0, patched=0.0, holed=0.0, edged=0.0, spiked=0.0, defect_fraction=(0.03, 0.05),
+    )  # fmt: skip
+    options = replace(recipe.options, held_back=20, images=1)
+    pairs = training_pairs("graphene", conditions=good, seed=78)
+    table = verdicts(model.network, Examples(pairs, model.classes, options, 0).held_back, model.classes, CPU)
+    right = (table["species"] == table["verdict"]).groupby(table["species"]).mean()
+    assert right["Si"] == 1
+    assert right["C"] > 0.99
+    assert right[["V1", "V2", "SW"]].min() > 0.85
