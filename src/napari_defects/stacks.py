@@ -12,7 +12,7 @@ import pandas as pd
 from .crystals import Crystal
 from .members import Ground, neighbors_of, pristine_sites
 from .micrograph import Micrograph
-from .registration import Patches, make_template, variance_of
+from .registration import CONVERGED, Patches, make_template, variance_of
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -21,7 +21,6 @@ MARGIN_NM = 0.12
 """Averaged beyond the radius, so that its outermost columns are whole."""
 PRISTINE = "pristine:"
 _SMOOTH = 0.12  # blur of a single member's template against its noise, in distances between columns
-_CONVERGED = 0.5  # a round that moves members by less than this many of their errors is the last
 _OUTLIER = 5.0  # robust standard deviations of the correlation
 
 
@@ -120,7 +119,7 @@ class Stack:
             sums[:, 6:] *= n / max(n - 1, 1)  # the template holds the members' own noise
             self._calibrate(sums, float(template.table[..., 0].min()))
             moved = np.linalg.norm(self.pose[:, :2] - before, axis=1)[self.accepted]
-            if turn and len(moved) and np.median(moved) < _CONVERGED * np.median(self.found[self.accepted, 2]):
+            if turn and len(moved) and np.median(moved) < max(CONVERGED, 0.5 * np.median(self.found[self.accepted, 2])):
                 break
 
     def _screen(self, candidates: npt.NDArray[np.bool_], half: int, coverage: float, correlation: float | None) -> None:
