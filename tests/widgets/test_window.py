@@ -13,8 +13,8 @@ from npe2 import PluginManager, PluginManifest
 
 import napari_defects as nd
 from napari_defects.crystals import species_color
+from napari_defects.widgets._frame import open_widget
 from napari_defects.widgets._layers import image_layer
-from napari_defects.widgets._steps import open_widget
 from napari_defects.widgets._viewer import upsert
 
 TITLES = [w.display_name for w in PluginManifest.from_distribution("napari-defects").contributions.widgets or ()]

@@ -78,10 +78,10 @@ def sublattice_colors(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 
     if "sublattice" not in table.columns:
         return np.tile(to_rgba(_ATOM_COLORS[0]), (len(table), 1)).astype(float)
-    names = table["sublattice"].astype(str)
-    order = sorted(names.unique(), key=_chalcogens_last)
-    colors = {n: to_rgba(c) for n, c in zip([n for n in order if n], _ATOM_COLORS * 3, strict=False)}
-    return np.array([colors.get(n, (1, 1, 1, 1)) for n in names], float).reshape(-1, 4)
+    codes, names = pd.factorize(table["sublattice"].astype(str))
+    order = [name for name in sorted(names, key=_chalcogens_last) if name]
+    palette = [to_rgba(_ATOM_COLORS[order.index(name) % 3]) if name else (1, 1, 1, 1) for name in names]
+    return np.array(palette, float).reshape(-1, 4)[codes]
 
 
 def _chalcogens_last(name: str) -> tuple[bool, str]:

@@ -11,12 +11,13 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QPushButton
 
 from napari_defects.micrograph import Progress
+from napari_defects.widgets._frame import open_widget
 from napari_defects.widgets._layers import LayerData, map_layer, mask_layer, micrograph_of, set_scale_nm
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._lines import Lines
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, Source
 from napari_defects.widgets._points import table_layer
-from napari_defects.widgets._steps import Made, Panel, open_widget
+from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.average import Gallery, average_layer, average_place
 from napari_defects.widgets.classify import summary

@@ -12,10 +12,11 @@ from qtpy.QtWidgets import QLabel
 from napari_defects.crystals import get_crystal
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._forms import Form, nested
+from napari_defects.widgets._frame import fold
 from napari_defects.widgets._layers import contrast
 from napari_defects.widgets._picks import CRYSTAL
 from napari_defects.widgets._samples import simulated
-from napari_defects.widgets._steps import Made, Panel, fold
+from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._work import Job
 from napari_defects.widgets.average import picture
 
