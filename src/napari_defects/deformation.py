@@ -247,7 +247,7 @@ def _gradient_weights(offset: Array, present: npt.NDArray[np.bool_]) -> Array:
     count = np.maximum(present.sum(1), 1)[:, None, None]
     centered = (offset - offset.sum(1, keepdims=True) / count) * present[..., None]
     normal = np.einsum("rka,rkc->rac", centered, centered)
-    flat = np.asarray(np.linalg.det(normal)) < 1e-3 * np.trace(normal, axis1=1, axis2=2) ** 2 / 4
+    flat = np.asarray(np.linalg.det(normal)) <= 1e-3 * np.trace(normal, axis1=1, axis2=2) ** 2 / 4
     normal[flat] = np.eye(2)
     weight = np.einsum("rac,rkc->rak", np.linalg.inv(normal), centered)
     weight[flat] = np.nan
