@@ -32,6 +32,7 @@ _EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
 _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = (0.01, 0.002)  # how many columns are darker (or brighter) than all known: without, and with class maps
+_SHARE = 0.4  # of the evidence of class maps that is not the intensity over again
 _PRIOR_SITES = (50.0, 0.5)  # host and each species: what is believed before any site is seen
 
 
@@ -115,7 +116,7 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
     host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     frequency, mean = prior / prior.sum(), ratio.copy()
-    log_evidence = np.zeros((len(relative), len(known))) if evidence is None else np.log(evidence * len(known))
+    log_evidence = np.zeros((len(relative), len(known))) if evidence is None else _SHARE * np.log(evidence * len(known))
     for _ in range(30):
         width = host_width * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
         width[1:] = np.hypot(width[1:], _SPECIES_WIDTH)
