@@ -46,3 +46,13 @@ def draw(
 def inner(yx: np.ndarray, shape: tuple[int, int], border: float = 35.0) -> np.ndarray:
     """Which positions lie further than `border` pixels from the edge."""
     return ((yx > border) & (yx < np.array(shape) - 1 - border)).all(axis=1)
+
+
+def draw_line(
+    y: int, width: int, yx: np.ndarray, amplitude: np.ndarray, sigma_px: float, background: float
+) -> np.ndarray:
+    """One line of an image, shape (1, width), as `draw` would draw it."""
+    near = np.abs(yx[:, 0] - y) < 6 * sigma_px
+    gy = np.exp(-0.5 * ((y - yx[near, 0]) / sigma_px) ** 2) * amplitude[near]
+    gx = np.exp(-0.5 * ((np.arange(width)[:, None] - yx[near, 1]) / sigma_px) ** 2)
+    return background + (gx @ gy)[None]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import columns
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial import cKDTree
 
 import napari_defects as nd
+from napari_defects.atoms import residual
 
 SHAPE = (256, 256)
 SIGMA = columns.SIGMA_NM / columns.PIXEL_NM
@@ -43,3 +48,115 @@ def test_all_columns_in_any_unit(gain: float, offset: float, dtype: str) -> None
     np.testing.assert_allclose(np.median(atoms["amplitude"][kept] / amplitude[near][kept]), 50 * gain, rtol=0.05)
     np.testing.assert_allclose(np.median(atoms["background"][kept]), 5 * gain + offset, atol=3 * gain)
     np.testing.assert_allclose(atoms["sigma_nm"].iloc[0], columns.SIGMA_NM, rtol=0.02)
+
+
+@pytest.mark.parametrize("peak", [5, 50])
+def test_errors_are_true(peak: int) -> None:
+    shape = (512, 512)
+    yx, amplitude = columns.honeycomb(shape)
+    image = np.random.default_rng(2).poisson(columns.draw(shape, yx, peak * amplitude, SIGMA, 0.1 * peak))
+    found, atoms = located(image)
+    distance, near = cKDTree(yx).query(found)
+    inner = columns.inner(found, shape)
+    assert (distance[inner] < 6).mean() > 0.995
+    assert np.isin(np.flatnonzero(columns.inner(yx, shape)), near[distance < 6]).mean() > (0.99 if peak > 5 else 0.97)
+    pull = ((found - yx[near]) * columns.PIXEL_NM / atoms[["y_err_nm", "x_err_nm"]].to_numpy())[inner & (distance < 6)]
+    assert 0.92 < pull.std() < 1.09
+    off = (atoms["amplitude"] - peak * amplitude[near]) / atoms["amplitude_err"]
+    assert 0.85 < off[inner].std() < 1.25
+
+
+def test_an_empty_site_and_a_hole_stay_empty() -> None:
+    yx, amplitude = columns.honeycomb(SHAPE)
+    gone = (np.linalg.norm(yx - 128, axis=1) < 60) | (np.arange(len(yx)) == np.argmax(columns.inner(yx, SHAPE)))
+    image = np.random.default_rng(0).poisson(columns.draw(SHAPE, yx[~gone], 50 * amplitude[~gone], SIGMA, 5.0))
+    found, _ = located(image)
+    _, _, recall, precision = compare(found, yx[~gone])
+    assert (recall, precision) == (1, 1)
+
+
+def test_maps_guide_but_do_not_forbid() -> None:
+    yx, amplitude = columns.honeycomb(SHAPE)
+    image = np.random.default_rng(0).poisson(columns.draw(SHAPE, yx, 3.5 * amplitude, SIGMA, 0.35))
+    inner = np.flatnonzero(columns.inner(yx, SHAPE))
+    dopant, empty = inner[5], inner[9]
+    known = np.arange(len(yx)) != dopant
+    likely = np.clip(columns.draw(SHAPE, yx[known], np.ones(known.sum()), 0.6 * SIGMA, 0.0), 0, 1)
+    image = image + np.random.default_rng(1).poisson(columns.draw(SHAPE, yx[[dopant]], np.full(1, 20.0), SIGMA, 0.0))
+    vacancy = columns.draw(SHAPE, yx[[empty]], np.ones(1), 0.6 * SIGMA, 0.0)
+    likely = likely * (1 - vacancy)
+    maps = nd.Maps(np.stack([1 - likely - vacancy, likely, vacancy]), ("background", "W", "V_W"), columns.PIXEL_NM)
+    plain, _ = located(image)
+    guided, atoms = located(image, maps=maps)
+    recall = [compare(found, yx)[2] for found in (plain, guided)]
+    assert recall[1] >= recall[0]
+    assert recall[1] > 0.97
+    assert cKDTree(guided).query(yx[dopant])[0] < 5
+    assert ((atoms["score"] >= 0) & (atoms["score"] <= 1)).all()
+
+
+def test_a_movie_has_its_frames() -> None:
+    yx, amplitude = columns.honeycomb((128, 160))
+    clean = columns.draw((128, 160), yx, 80 * amplitude, SIGMA, 8.0)
+    movie = np.random.default_rng(0).poisson(np.stack([clean, clean, clean[::-1]]))
+    calls: list[tuple[int, int]] = []
+    atoms = nd.locate(nd.Micrograph(movie, columns.PIXEL_NM), progress=lambda done, total: calls.append((done, total)))
+    assert sorted(atoms["frame"].unique()) == [0, 1, 2]
+    assert calls[-1] == (3, 3)
+    alone = nd.locate(nd.Micrograph(movie[1], columns.PIXEL_NM))
+    np.testing.assert_array_equal(atoms.loc[atoms["frame"] == 1, "y_nm"], alone["y_nm"])
+    left = residual(nd.Micrograph(movie, columns.PIXEL_NM), atoms)
+    assert left.data.shape == movie.shape
+    assert np.std(left.data[:, 20:-20, 20:-20]) == pytest.approx(1, abs=0.08)
+
+
+def test_pixels_need_not_be_square() -> None:
+    yx, amplitude = columns.honeycomb(SHAPE)
+    shape, wide = (256, 200), yx / (1.0, 1.28)
+    image = np.random.default_rng(0).poisson(columns.draw(shape, wide, 50 * amplitude, SIGMA, 5.0, aspect=1.28))
+    atoms = nd.locate(nd.Micrograph(image, (columns.PIXEL_NM, 1.28 * columns.PIXEL_NM)))
+    found = atoms[["y_nm", "x_nm"]].to_numpy() / columns.PIXEL_NM
+    near, _, recall, precision = compare(found, yx)
+    assert (recall, precision) == (1, 1)
+    pull = (found - yx[near]) * columns.PIXEL_NM / atoms[["y_err_nm", "x_err_nm"]].to_numpy()
+    assert 0.8 < pull[columns.inner(found, SHAPE)].std() < 1.2
+
+
+def test_noise_alone_is_not_believed(noise_image: Callable[..., nd.Micrograph]) -> None:
+    atoms = nd.locate(noise_image((128, 128)))
+    assert (atoms["score"] > 0.8).sum() <= 2
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 90)])
+def test_tiny_images(shape: tuple[int, int]) -> None:
+    yx, amplitude = columns.honeycomb(shape)
+    atoms = nd.locate(nd.Micrograph(columns.draw(shape, yx, 100 * amplitude, SIGMA, 10.0), columns.PIXEL_NM))
+    assert list(atoms.columns[:4]) == ["frame", "y_nm", "x_nm", "y_err_nm"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"column_sigma_nm": -1.0}, "`column_sigma_nm` must be a length"),
+        ({"min_separation_nm": 50.0}, "`min_separation_nm` must be a length"),
+        ({"maps": nd.Maps(np.zeros((2, 8, 8)), ("background", "W"), 0.02)}, "`maps` are 8 x 8 px but the image is"),
+    ],
+)
+def test_nonsense_is_refused(
+    options: dict[str, object], message: str, noise_image: Callable[..., nd.Micrograph]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        nd.locate(noise_image(), **options)
+    with pytest.raises(ValueError, match="`pixel_size_nm` is not known"):
+        nd.locate(noise_image(pixel_size_nm=None))
+
+
+def test_real_image_with_titanium(shared: Path) -> None:
+    micrograph = nd.read_micrograph(shared / "data" / "wse2_ti" / "1028_ADF2_25.dm4", pixel_size_nm=0.0388)
+    labels = pd.read_csv(shared / "data" / "wse2_ti" / "labels_25.csv")
+    truth = labels[["y_px", "x_px"]].to_numpy(float)
+    found = nd.locate(micrograph)[["y_nm", "x_nm"]].to_numpy() / 0.0388
+    near, far = cKDTree(truth).query(found)[0], cKDTree(found).query(truth)[0]
+    inner = [columns.inner(p, micrograph.shape_yx, 1 / 0.0388) for p in (found, truth)]
+    assert (near[inner[0]] < 0.08 / 0.0388).mean() > 0.985
+    assert (far[inner[1]] < 0.08 / 0.0388).mean() > 0.99

@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.ndimage import gaussian_filter, gaussian_laplace, maximum_filter, percentile_filter, zoom
-from scipy.spatial import cKDTree
 
-from napari_defects import tables
-from napari_defects.gaussian import Columns, column_misfit, fit_columns
+from napari_defects import detection, tables
+from napari_defects.gaussian import Columns, column_misfit, fit_columns, hat
 from napari_defects.jitter import estimate_jitter, straighten
 from napari_defects.micrograph import Maps, Micrograph, Progress
 from napari_defects.noise import Noise, column_scale_px, from_pixels
@@ -20,7 +18,6 @@ from napari_defects.tables import Atoms
 Array = npt.NDArray[np.float64]
 
 _SMALLEST_NM = 0.025  # width of a column; the largest is five times that
-_DIMMEST = 0.1  # of the bright columns around: half of a lone chalcogen, twice a doubly empty one
 
 
 def locate(
@@ -120,17 +117,19 @@ def _locate(
     sigma = scale / pixel[0]
     apart = (min_separation_nm / pixel[0]) if min_separation_nm else 1.8 * sigma
     aspect = float(pixel[1] / pixel[0])
-    yx = _maxima(counts, sigma, aspect, apart, likely)
+    yx = detection.maxima(counts, sigma, aspect, apart, likely)
     if len(yx) == 0:
         return tables.empty("atoms"), {}
-    columns = fit_columns(counts, _start(counts, yx, sigma, aspect), polish=False, steps=4, errors=False)
+    columns = fit_columns(counts, detection.first_guess(counts, yx, sigma, aspect), polish=False, steps=4, errors=False)
     for _ in range(2):
-        columns = _pruned(columns, apart)
-        more = _left_over(counts, columns, apart)
+        columns = detection.pruned(columns, apart)
+        more = detection.left_over(counts, columns, apart)
         if len(more) == 0:
             break
-        columns = fit_columns(counts, _joined(columns, more), polish=False, steps=3, errors=False)
-    columns = _pruned(fit_columns(counts, _pruned(columns, apart)), apart)
+        columns = fit_columns(counts, detection.joined(columns, more), polish=False, steps=3, errors=False)
+    columns = detection.pruned(fit_columns(counts, detection.pruned(columns, apart)), apart)
+    if len(columns.yx) == 0:
+        return tables.empty("atoms"), {}
     jitter = estimate_jitter(counts, columns)
     if jitter.rms_px > 0:
         counts = straighten(counts, jitter.offset_px)
@@ -141,116 +140,11 @@ def _locate(
     return table, {"line_jitter_pm": 1e3 * pixel[1] * jitter.rms_px, "electrons_per_px": noise.electrons_per_px}
 
 
-def _maxima(counts: Array, sigma: float, aspect: float, apart: float, likely: Array | None) -> Array:
-    """Candidates: maxima of the Laplacian at the scale of a column that stand out of the noise."""
-    width = (0.8 * sigma, 0.8 * sigma / aspect)
-    response = -gaussian_laplace(counts, width)
-    # noise of the response: variance = mean of the counts, times the squared norm of the kernel
-    norm = 1 / (2 * np.pi * width[0] ** 5 * width[1])
-    sd = np.sqrt(np.maximum(gaussian_filter(counts, width), 0.02 * counts.mean()) * norm)
-    z = response / sd
-    size = tuple(max(3, 2 * int(0.7 * apart / a) + 1) for a in (1.0, aspect))
-    peak = (response == maximum_filter(response, size=size)) & (z > 3.5)
-    strong = gaussian_filter(maximum_filter(response, size=size), 4 * sigma)
-    peak &= response > 0.2 * strong
-    if likely is not None:
-        smooth = gaussian_filter(likely, tuple(0.4 * w for w in width))
-        peak &= (smooth > 0.2) | (z > 6)  # a dopant the network was never told about stays
-        peak |= (smooth == maximum_filter(smooth, size=size)) & (smooth > 0.5)
-    yx = np.argwhere(peak).astype(float)
-    return _thinned(yx, (likely if likely is not None else z)[peak], apart, aspect)
-
-
-def _thinned(yx: Array, rank: Array, apart: float, aspect: float) -> Array:
-    """Positions, without those that have a better one nearer than `apart`."""
-    if len(yx) == 0:
-        return yx
-    keep = np.ones(len(yx), bool)
-    pairs = cKDTree(yx * (1.0, aspect)).query_pairs(apart, output_type="ndarray")
-    worse = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
-    keep[worse] = False
-    return yx[keep]
-
-
-def _start(counts: Array, yx: Array, sigma: float, aspect: float) -> Columns:
-    """First guess of all parameters at candidate positions."""
-    smooth = gaussian_filter(counts, (0.5 * sigma, 0.5 * sigma / aspect))
-    grid = tuple(max(3, 1 + round(n * a / (24 * sigma))) for n, a in zip(counts.shape, (1.0, aspect), strict=True))
-    step = max(1, int(sigma / 1.2))
-    low = percentile_filter(smooth[::step, ::step], 10, size=max(5, int(10 * sigma / step)))
-    nodes = zoom(
-        gaussian_filter(low, 6),
-        [g / n for g, n in zip(grid, low.shape, strict=True)],
-        order=1,
-        mode="nearest",
-        grid_mode=False,
-    )
-    columns = Columns(yx, np.ones(len(yx)), np.full(len(yx), sigma), np.zeros(len(yx), np.int64), nodes, aspect)
-    at = np.rint(yx).astype(int)
-    height = smooth[at[:, 0], at[:, 1]] - columns.background(counts.shape)
-    return replace(columns, amplitude=np.maximum(height, 0.1 * np.median(np.abs(height)) + 1e-9))
-
-
-def _bright(columns: Columns) -> Array:
-    """Amplitude of the brighter columns around each column."""
-    k = min(25, len(columns.yx))
-    _, near = cKDTree(columns.yx).query(columns.yx, k=k)
-    return np.asarray(np.percentile(columns.amplitude[near.reshape(-1, k)], 75, axis=1))
-
-
-def _pruned(columns: Columns, apart: float) -> Columns:
-    """Without columns that are too dim, too uncertain, or on top of a brighter one."""
-    keep = columns.amplitude > _DIMMEST * _bright(columns)
-    if len(columns.covariance):
-        keep &= ~(columns.amplitude < 3 * columns.errors[:, 0])
-    pairs = cKDTree(columns.yx * (1.0, columns.aspect)).query_pairs(apart, output_type="ndarray")
-    a, b = columns.amplitude[pairs[:, 0]], columns.amplitude[pairs[:, 1]]
-    keep[np.where(a < b, pairs[:, 0], pairs[:, 1])] = False
-    return _taken(columns, keep)
-
-
-def _taken(columns: Columns, keep: npt.NDArray[np.bool_]) -> Columns:
-    names = ["yx", "amplitude", "sigma", "group"] + ["covariance"] * bool(len(columns.covariance))
-    return replace(columns, **{name: getattr(columns, name)[keep] for name in names})
-
-
-def _joined(columns: Columns, yx: Array) -> Columns:
-    """With more columns at `yx`."""
-    n = len(yx)
-    return replace(
-        columns,
-        yx=np.concatenate([columns.yx, yx]),
-        amplitude=np.concatenate([columns.amplitude, np.full(n, 0.3 * np.median(columns.amplitude))]),
-        sigma=np.concatenate([columns.sigma, np.full(n, np.median(columns.sigma))]),
-        group=np.concatenate([columns.group, np.zeros(n, np.int64)]),
-    )
-
-
-def _left_over(counts: Array, columns: Columns, apart: float) -> Array:
-    """Positions of columns in what the fit leaves over: a matched filter, in units of its own noise."""
-    model = np.maximum(columns.render(counts.shape, 4.0), 0.02 * counts.mean())
-    sigma = float(np.median(columns.sigma))
-    width = np.array([sigma, sigma / columns.aspect])
-    area = 2 * np.pi * width[0] * width[1]
-    score = area * gaussian_filter((counts - model) / model, width)
-    information = area / 2 * gaussian_filter(1 / model, width / np.sqrt(2))
-    amplitude, z = score / information, score / np.sqrt(information)
-    size = tuple(max(3, 2 * int(0.7 * apart / a) + 1) for a in (1.0, columns.aspect))
-    peak = (z == maximum_filter(z, size=size)) & (z > 3.6)
-    yx = np.argwhere(peak).astype(float)
-    if len(yx) == 0:
-        return yx
-    tree = cKDTree(columns.yx * (1.0, columns.aspect))
-    distance, near = tree.query(yx * (1.0, columns.aspect))
-    keep = (distance > 1.1 * apart) & (amplitude[peak] > 1.2 * _DIMMEST * _bright(columns)[near])
-    return _thinned(yx[keep], z[peak][keep], apart, columns.aspect)
-
-
 def _table(columns: Columns, counts: Array, noise: Noise, pixel: Array, likely: Array | None) -> pd.DataFrame:
     """Columns in nm and image units, those inside the image; indexed as `columns`."""
     error = columns.errors
     z = np.nan_to_num(columns.amplitude / error[:, 0])
-    score = np.minimum(1, columns.amplitude / (0.25 * _bright(columns))) / (1 + np.exp(4 - z))
+    score = np.minimum(1, columns.amplitude / (0.25 * detection.bright(columns))) / (1 + np.exp(4 - z))
     if likely is not None:
         at = np.clip(np.rint(columns.yx).astype(int), 0, np.subtract(likely.shape, 1))
         score *= 0.5 + 0.5 * likely[at[:, 0], at[:, 1]]
@@ -270,3 +164,43 @@ def _table(columns: Columns, counts: Array, noise: Noise, pixel: Array, likely: 
         }
     )
     return table[np.all((columns.yx >= -0.5) & (columns.yx <= np.subtract(counts.shape, 0.5)), axis=1)]
+
+
+def residual(micrograph: Micrograph, atoms: Atoms) -> Micrograph:
+    """Show what the columns do not explain, in units of the noise.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    atoms : Atoms
+        Located in it.
+
+    Returns
+    -------
+    Micrograph
+        (image - model) / noise, same shape and pixels as `micrograph`; the background is fitted anew.
+    """
+    atoms = Atoms(tables.check(atoms, "atoms"))
+    pixel = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
+    result = np.empty(micrograph.data.shape, np.float32)
+    for index in range(micrograph.n_frames):
+        image = micrograph.frame(index)
+        own = atoms[(atoms["frame"] == index) & atoms[["y_nm", "x_nm", "sigma_nm", "amplitude"]].notna().all(axis=1)]
+        width = float(own["sigma_nm"].median() / pixel.max()) if len(own) else column_scale_px(image)
+        noise = from_pixels(image, width)
+        counts = noise.counts(image)
+        grid = tuple(max(3, 1 + round(n / (24 * width))) for n in image.shape)
+        columns = Columns(
+            tables.positions_nm(own) / pixel,
+            own["amplitude"].to_numpy(float) / noise.gain,
+            own["sigma_nm"].to_numpy(float) / pixel[0],
+            np.zeros(len(own), np.int64),
+            np.zeros(grid),
+            float(pixel[1] / pixel[0]),
+        )
+        drawn = columns.render(image.shape) if len(own) else np.zeros(image.shape)
+        down, right = (hat(n, g) for n, g in zip(image.shape, grid, strict=True))
+        model = drawn + down @ np.linalg.pinv(down) @ (counts - drawn) @ np.linalg.pinv(right).T @ right.T
+        level = np.maximum(model, 0.02 * float(np.mean(counts)))
+        result[index if micrograph.is_movie else ...] = (counts - model) / np.sqrt(level)
+    return replace(micrograph, data=result, metadata={**micrograph.metadata, "residual": "in units of the noise"})

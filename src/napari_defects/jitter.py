@@ -64,6 +64,8 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
         return nothing
     pixels = Pixels(counts, columns.nodes.shape, reach=_REACH)
     model = np.maximum(pixels.model(columns), pixels.floor)
+    inside = np.all((columns.yx > 0) & (columns.yx < np.subtract(counts.shape, 1)), axis=1)
+    columns = columns.taken(inside)  # beyond the edge, places are not fitted freely
     p = kernels.profiles(columns.yx, columns.sigma, columns.aspect, _REACH, counts.shape)
     v = p.v[:, None] + np.arange(p.gx.shape[1]) * columns.aspect
     p = p._replace(gx=p.gx * v * (columns.aspect / columns.sigma[:, None] ** 2))
@@ -84,8 +86,9 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     if strength <= 0:
         return nothing
     left = np.linalg.inv(information + np.eye(n_lines) / strength)
-    variance = np.einsum("ij,ij->i", moved @ left, moved)
-    return Jitter(left @ score, float(np.sqrt(strength)), np.sqrt(np.maximum(variance, 0)))
+    error = np.zeros(len(inside))
+    error[inside] = np.sqrt(np.maximum(np.einsum("ij,ij->i", moved @ left, moved), 0))
+    return Jitter(left @ score, float(np.sqrt(strength)), error)
 
 
 def _stiffness(pixels: Pixels, columns: Columns, weight: Array) -> SuperLU:

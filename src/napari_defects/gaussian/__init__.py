@@ -10,6 +10,7 @@ nodes of a coarse grid.
 """
 
 from napari_defects.gaussian.equations import Columns as Columns
+from napari_defects.gaussian.equations import hat as hat
 from napari_defects.gaussian.fits import column_misfit as column_misfit
 from napari_defects.gaussian.fits import cramer_rao as cramer_rao
 from napari_defects.gaussian.fits import fit_columns as fit_columns

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, cg
@@ -67,6 +68,11 @@ class Columns:
         """Pairs of columns nearer than `within` sigma, shape (pair, 2)."""
         radius = within * float(np.median(self.sigma))
         return np.asarray(cKDTree(self.isotropic).query_pairs(radius, output_type="ndarray"), np.int64).reshape(-1, 2)
+
+    def taken(self, keep: npt.NDArray[np.bool_]) -> Columns:
+        """Keep only some columns."""
+        names = ["yx", "amplitude", "sigma", "group"] + ["covariance"] * bool(len(self.covariance))
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
     def background(self, shape: tuple[int, ...]) -> Array:
         """Background under each column, for an image of `shape`."""

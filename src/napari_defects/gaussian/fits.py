@@ -104,8 +104,9 @@ def _trust(columns: Columns, shape: tuple[int, ...]) -> Array:
     """Weak springs that hold every column's parameters near where they are, shape (column, 3 or 4)."""
     width = 0.3 * columns.sigma
     spring = np.stack([0.3 * columns.amplitude, width, width, width], axis=1)[:, : 4 if columns.free_sigma else 3]
-    out = (columns.yx < -width[:, None]) | (columns.yx > np.subtract(shape, 1) + width[:, None])
-    spring[out.any(axis=1), 1:] *= 1e-5  # only a tail is seen: the place cannot be had from it
+    far = 0.8 * columns.sigma[:, None] / (1.0, columns.aspect)
+    out = (columns.yx < -far) | (columns.yx > np.subtract(shape, 1) + far)
+    spring[:, 1:3][out] *= 1e-5  # of a tail beyond the edge, height and distance cannot both be had
     return np.asarray(spring**-2.0)
 
 
@@ -167,8 +168,8 @@ def column_misfit(counts: Array, columns: Columns) -> Array:
     -------
     ndarray, shape (column,)
     """
-    pixels = Pixels(counts, columns.nodes.shape, reach=2.0)
-    model = np.maximum(pixels.model(replace(columns)), pixels.floor)
+    pixels = Pixels(counts, columns.nodes.shape, reach=5.0)
+    model = np.maximum(pixels.model(columns), pixels.floor)
     under = kernels.profiles(columns.yx, columns.sigma, columns.aspect, 2.0, counts.shape)
     squares = kernels.project((pixels.counts - model) ** 2 / model, under)[:, 0]
     return np.asarray(squares / np.maximum(kernels.project(np.ones_like(model), under)[:, 0], 1e-12))
