@@ -20,8 +20,12 @@ from .crystals import Crystal as Crystal
 from .crystals import Sublattice as Sublattice
 from .crystals import get_crystal as get_crystal
 from .defects import classify as classify
+from .deformation import LineProfile as LineProfile
 from .deformation import displacements as displacements
+from .deformation import line_profile as line_profile
+from .deformation import radial_profile as radial_profile
 from .deformation import strain as strain
+from .deformation import strain_image as strain_image
 from .eshelby import EshelbyFit as EshelbyFit
 from .eshelby import fit_eshelby as fit_eshelby
 from .gaussian import cramer_rao as cramer_rao
@@ -43,13 +47,20 @@ from .networks import train as train
 from .pipeline import Recipe as Recipe
 from .pipeline import Results as Results
 from .pipeline import analyze as analyze
+from .simulation import PRESETS as PRESETS
 from .simulation import Aberrations as Aberrations
+from .simulation import Conditions as Conditions
 from .simulation import Detector as Detector
 from .simulation import Microscope as Microscope
+from .simulation import Relaxation as Relaxation
 from .simulation import Scan as Scan
+from .simulation import Surface as Surface
 from .simulation import simulate as simulate
 from .simulation import training_pairs as training_pairs
 from .statistics import count as count
+from .theory import structure_sites as structure_sites
 from .tracks import track as track
+from .twins import Twin as Twin
+from .twins import match as match
 
 __version__: str
