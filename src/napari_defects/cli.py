@@ -310,11 +310,14 @@ def demo(out: Out = Path("demo-out")) -> None:
     from .io import write_micrograph
     from .pipeline import analyze_file
     from .recipes import Recipe
+    from .simulation import Relaxation
     from .simulation import simulate as run
 
     species = ("V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W")
     amounts = dict(zip(species, (0.02, 0.006, 0.03, 0.005, 0.006, 0.006, 0.005), strict=True))
-    micrograph, _ = run("WSe2", field_of_view_nm=12.0, pixel_size_nm=0.02, defects=amounts, seed=7)
+    inwards = {"V_Se": Relaxation(-8.0, decay_nm=0.6)}
+    options: dict[str, Any] = {"field_of_view_nm": 12.0, "pixel_size_nm": 0.02, "relaxation": inwards, "seed": 7}
+    micrograph, _ = run("WSe2", defects=amounts, **options)
     with _bar("demo") as progress:
         image = write_micrograph(micrograph, out / "sample.tif")
         results = analyze_file(image, out, Recipe.of("WSe2"), progress=progress)

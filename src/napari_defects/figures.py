@@ -127,7 +127,7 @@ def displacements(
     strain : DataFrame
         STRAIN table.
     magnification : float, optional
-        Of the vectors; by default such that the longer ones reach the next column, but 100 at most.
+        Of the vectors; by default such that the longest ones about reach the next column; 100 at most.
     significance : float
     frame : int
     """
@@ -138,7 +138,7 @@ def displacements(
         ax.set_title("no displacements", fontsize=9)
         return ax
     if magnification is None:
-        wanted = 180.0 / max(float(np.quantile(length, 0.9)), 1e-3)
+        wanted = min(180.0 / max(float(np.quantile(length, 0.9)), 1e-3), 250.0 / max(float(length.max()), 1e-3))
         magnification = min(_nice(wanted, (1, 1.5, 2, 3, 5, 7)), 100.0)
     err = here[["ux_err_pm", "uy_err_pm"]].to_numpy(float).max(1)
     sure = np.nan_to_num(length / err, nan=0.0) > significance

@@ -94,7 +94,7 @@ class Micrograph:
     @property
     def extent_nm(self) -> FloatArray:
         """Height and width of the field of view in nm."""
-        return self.pixel_size_yx_nm * np.asarray(self.shape_yx)
+        return np.asarray(self.pixel_size_yx_nm * np.asarray(self.shape_yx))
 
     def frame(self, index: int = 0) -> npt.NDArray[np.float32]:
         """One frame as native float32, shape (y, x).
