@@ -1,4 +1,4 @@
-"""A network for a crystal without shipped weights, from simulated images alone: a few steps here, thousands in earnest."""
+"""A network for a crystal without shipped weights, from simulated images alone: here a few steps, not thousands."""
 
 import napari_defects as nd
 

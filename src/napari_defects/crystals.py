@@ -102,7 +102,7 @@ def _mx2(metal: str, chalcogen: str, a_nm: float, poisson_ratio: float) -> Cryst
 
 
 # Lattice constants: Mounet et al., Nat. Nanotechnol. 13, 246 (2018) and experiment; Poisson ratios:
-# Kang et al., Appl. Phys. Lett. 102, 012111 (2013) and Liu et al., Phys. Rev. B 76, 064120 (2007).
+# Zeng et al., Chin. Phys. B 24, 026201 (2015) and Liu et al., Phys. Rev. B 76, 064120 (2007).
 MOS2 = _mx2("Mo", "S", 0.3160, 0.25)
 MOSE2 = _mx2("Mo", "Se", 0.3288, 0.23)
 MOTE2 = _mx2("Mo", "Te", 0.3519, 0.24)

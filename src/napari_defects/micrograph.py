@@ -128,7 +128,7 @@ class Micrograph:
         return (self.frame(i) for i in range(self.n_frames))
 
     def with_pixel_size(self, pixel_size_nm: float | tuple[float, float]) -> Micrograph:
-        """The same image with another calibration."""
+        """Return the same image with another calibration."""
         return replace(self, pixel_size_nm=pixel_size_nm)
 
 
@@ -159,13 +159,13 @@ class Maps:
         object.__setattr__(self, "pixel_size_nm", check_pixel_size(self.pixel_size_nm))
 
     def __getitem__(self, name: str) -> Any:
-        """The map of one class: (y, x) or (frame, y, x)."""
+        """Return the map of one class: (y, x) or (frame, y, x)."""
         if name not in self.classes:
             raise KeyError(f"no map of class {name!r}; there are {', '.join(self.classes)}.")
         return self.data[self.classes.index(name)]
 
     def frame(self, index: int = 0) -> FloatArray:
-        """Maps of one frame, shape (class, y, x)."""
+        """Return the maps of one frame, shape (class, y, x)."""
         return np.asarray(self.data if self.data.ndim == 3 else self.data[:, index])
 
 
