@@ -21,7 +21,7 @@ from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.average import Average
 from napari_defects.widgets.classify import Classify
-from napari_defects.widgets.count import Count
+from napari_defects.widgets.count import Count, export
 from napari_defects.widgets.localize import Localize
 from napari_defects.widgets.segment import Segment
 from napari_defects.widgets.simulate import Simulate, parse_species, usual_species
@@ -113,7 +113,7 @@ def test_the_legend_hides_and_shows_species(classified: ViewerModel, qtbot: Any)
     assert widget.legend.counts()["V2_Se"] == 2, "the legend follows the layer"
 
 
-def test_average_lays_the_averages_beside_the_image(classified: ViewerModel, finish: Finish) -> None:
+def test_average_lays_the_averages_beside_the_image(classified: ViewerModel, finish: Finish, tmp_path: Path) -> None:
     widget = Average(classified)
     widget.fill({"average": {"radius_nm": 0.8}})
     finish(widget)
@@ -123,6 +123,11 @@ def test_average_lays_the_averages_beside_the_image(classified: ViewerModel, fin
         assert layer.extent.world[0][1] > 6.0, "to the right of the image"
         assert about(layer)["average"].n >= 1
         assert str(layer.units[0]) == "nanometer"
+    export(classified, "wse2", tmp_path)
+    species = about(made[0])["average"].species
+    assert {f"{species}.tif", f"{species}_sites.csv", f"{species}_members.csv"} <= {
+        path.name for path in (tmp_path / "averages").iterdir()
+    }
     words = [label.text() for label in widget.gallery.findChildren(QLabel) if label.text().startswith("<b>")]
     assert len(words) == len(made)
 

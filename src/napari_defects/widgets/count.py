@@ -119,20 +119,16 @@ class Count(Panel):
 
 def export(viewer: Any, image: str, folder: Path) -> list[Path]:
     """Write the tables and averages that came from an image, under the names the command line gives them."""
-    from napari_defects.io import write_micrograph, write_table
-    from napari_defects.micrograph import Micrograph
+    from napari_defects.io import write_table
 
     tables: dict[str, pd.DataFrame] = {}
-    written = []
+    averages: dict[str, Any] = {}
     for layer in viewer.layers:
         known = about(layer)
-        if source_name(layer) != image or layer.name.startswith("true "):
+        if source_name(layer) != image or "truth" in known:
             continue
         if "average" in known:
-            average = known["average"]
-            target = folder / "averages" / f"{safe(average.species)}.tif"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            written.append(write_micrograph(Micrograph(average.image, average.pixel_size_nm), target))
+            averages[known["average"].species] = known["average"]
         elif known.get("table") in ("atoms", "sites", "defects", "strain", "tracks"):
             table = table_of(layer)
             tables[known["table"]] = table
@@ -142,12 +138,14 @@ def export(viewer: Any, image: str, folder: Path) -> list[Path]:
             if "counts" in known:
                 tables["counts"] = known["counts"]
     folder.mkdir(parents=True, exist_ok=True)
-    return [write_table(table, folder / f"{name}.csv") for name, table in tables.items()] + written
+    written = [write_table(table, folder / f"{name}.csv") for name, table in tables.items()]
+    if averages:
+        from napari_defects.pipeline import write_averages
 
-
-def safe(name: str) -> str:
-    """Return a name that can be a file's."""
-    return "".join(c if c.isalnum() or c in "_+-" else "_" for c in name)
+        (folder / "averages").mkdir(exist_ok=True)
+        write_averages(averages, folder / "averages")
+        written.append(folder / "averages")
+    return written
 
 
 def _interval(unit: float, value: float, low: float, high: float) -> str:
