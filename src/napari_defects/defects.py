@@ -23,7 +23,7 @@ VERDICT_RADIUS_NM = 0.05
 """Maps are averaged over this radius around a site."""
 
 _BLOBS = ("V1", "V2", "SW")
-_BLOB_NM = 0.06
+_BLOB_NM = 0.03  # small against the discs that networks draw, so that a sure one keeps its probability
 _SEPARATION_NM = 0.35
 
 
