@@ -41,6 +41,8 @@ class BondRules:
         Longest bond of a pair of elements, in projection.
     largest_coordination : mapping of str to int
         Most bonds of an element.
+    smallest_coordination : mapping of str to int
+        Fewest bonds that a foreign element is believed to have without good evidence.
     brightness : mapping of str to (float, float)
         Peak height of a foreign element relative to the host columns around it.
     default_bond_pm, default_coordination
@@ -51,6 +53,7 @@ class BondRules:
     longest_bond_pm: Mapping[frozenset[str], float]
     largest_coordination: Mapping[str, int]
     brightness: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    smallest_coordination: Mapping[str, int] = field(default_factory=dict)
     default_bond_pm: float = 200.0
     default_coordination: int = 3
 
@@ -86,13 +89,14 @@ def bond_rules(crystal: str | Crystal = "graphene", path: str | Path | None = No
         table = tomllib.loads(source.read_text(encoding="utf-8")).get(crystal.name, {})
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"`path` must be a TOML file of bond rules, {path} is not: {error}.") from None
-    known = {"host", "longest_bond_pm", "largest_coordination", "brightness"}
+    known = {"host", "longest_bond_pm", "largest_coordination", "smallest_coordination", "brightness"}
     if unknown := set(table) - known:
         raise ValueError(f"`{sorted(unknown)[0]}` is no bond rule; the rules are {', '.join(sorted(known))}.")
     return BondRules(
         host=tuple(table.get("host", dict.fromkeys(s.element for s in crystal.sublattices))),
         longest_bond_pm={frozenset(k.split("-")): float(v) for k, v in table.get("longest_bond_pm", {}).items()},
         largest_coordination=table.get("largest_coordination", {}),
+        smallest_coordination=table.get("smallest_coordination", {}),
         brightness={k: (float(low), float(high)) for k, (low, high) in table.get("brightness", {}).items()},
         default_bond_pm=1300 * crystal.nearest_neighbor_nm,
     )

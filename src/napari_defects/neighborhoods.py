@@ -37,8 +37,9 @@ _LOOSE_NM, _FIRM_NM = 0.03, 0.012  # prior scatter of neighbours, and of the ato
 _FINE_NM, _SLOW_NM = 0.02, 0.25  # pixels for the common fit, and the scale of what is no atom
 _ROUNDED = 1 / 6  # variance, in pixels, of putting atoms on pixels and of averaging over them
 _SCALES = (0.88, 1.14)  # of the lattice in a calibrated image
-_MOVED_NM = 0.03
-_ABSENT, _TAKEN = -2.2, 0.8  # log odds to be kept: of a site beside a foreign atom, of one that has to move for it
+_SURELY_ABSENT = -6.0
+_MOVED_NM = 0.05
+_ABSENT, _TAKEN = -2.2, 0.0  # log odds to be kept: of a site beside a foreign atom, of one that has to move for it
 
 
 def resolve(
@@ -209,6 +210,14 @@ def _neighborhood(scene: _Scene, members: pd.DataFrame, lattice: Host, rules: Bo
     gain = _presence(fit, n, scene.height)
     beside = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) < _INNER_NM
     absent = beside & (gain < np.where(moved, _TAKEN, _ABSENT))
+    for k, element in enumerate(members["element"]):  # rather a dim atom than too few bonds
+        reach = 1e-3 * rules.limit_pm(element, rules.host[0])
+        bonded = np.linalg.norm(fit.yx[n:] - fit.yx[k], axis=1) < reach
+        others = np.linalg.norm(np.delete(fit.yx[:n], k, axis=0) - fit.yx[k], axis=1)
+        short = rules.smallest_coordination.get(element, 0) - int((bonded & ~absent).sum())
+        short -= int((others < 1e-3 * rules.limit_pm(element, element)).sum())
+        spare = np.flatnonzero(bonded & absent & (gain > _SURELY_ABSENT))
+        absent[spare[np.argsort(-gain[spare])[: max(short, 0)]]] = False
     if absent.any():
         prior, loose, beside, gain = prior[~absent], loose[~absent], beside[~absent], gain[~absent]
         fit = _fit(scene, centers, heights, prior, loose)
@@ -270,7 +279,7 @@ def _fit(scene: _Scene, centers: Floats, heights: Floats, prior: Floats, loose: 
     mean = np.concatenate([start, heights, np.full(m, scene.height), np.zeros(n), [0.0, np.median(data)], np.zeros(2)])
     spread = np.concatenate([
         np.full(2 * n, 0.05), np.repeat(loose, 2), np.full(n, 3 * heights.max()),
-        np.where(near, 1.0, 0.15) * scene.height, np.full(n, 0.3 * heights.max()), [0.1],
+        np.where(near, 1.0, 0.15) * scene.height, np.full(n, 0.3 * heights.max()), [0.03],
         np.full(3, 1e3 * np.ptp(data)),
     ])  # fmt: skip
     width = np.hypot(scene.sigma_nm, step * scene.pixel.mean() / 12**0.5)
