@@ -209,6 +209,11 @@ class NormalEquations:
         widths = np.bincount(self.group, own[:, 3], minlength=self.groups) if self.groups else np.zeros(0)
         return np.concatenate([own[:, : self.size].ravel(), widths, nodes.ravel()])
 
+    def squared(self, step: Array) -> Array:
+        """Squares of the columns' part of a step in units of its error, neighbours fixed, (column, 3 or 4)."""
+        stiffness = np.einsum("nii->ni", self.own.data[self.diagonal])
+        return np.asarray(stiffness * step[: stiffness.size].reshape(stiffness.shape) ** 2)
+
     def solve(self, score: Array, damping: float, trust: Array) -> Array:
         """Solve for a step; `trust`, shape (column, 3 or 4), is added to the columns' diagonal.
 

@@ -46,7 +46,8 @@ def fit_columns(
     errors : bool
         Whether to work out the covariance.
     tolerance : float
-        A pass ends when a step lowers the deviance by less than this per parameter.
+        A pass ends when the next step would lower the deviance by less than this per parameter, or
+        move all but a few columns (those beyond the edge) by less than its root in units of their error.
 
     Returns
     -------
@@ -81,9 +82,8 @@ def _iterate(
         equations = equations or NormalEquations(coarse, columns)
         score = equations.gather(*pixels.score(columns, pull))
         for _ in range(6):
-            trial = _moved(
-                columns, equations, equations.solve(score, damping, _trust(columns, pixels.shape)), pixels.shape
-            )
+            step = equations.solve(score, damping, _trust(columns, pixels.shape))
+            trial = _moved(columns, equations, step, pixels.shape)
             lower, trial_pull = pixels.compare(trial)
             if lower < deviance:
                 break
@@ -92,7 +92,8 @@ def _iterate(
             break
         gain = (deviance - lower) / (3 * len(columns.yx))
         columns, deviance, pull, damping = trial, lower, trial_pull, damping / 10
-        if gain * min(1, gain / before) < tolerance:  # what the next step would bring
+        moves = np.sort(equations.squared(step).max(axis=1))[int(0.98 * len(columns.yx))]
+        if min(gain, moves) * min(1, gain / before) < tolerance:  # what the next step would bring
             break
         before = gain
         if gain > 1:
