@@ -35,7 +35,7 @@ ALLOWED = {"wsete_low": 0.95, "wsete_mid": 0.98, "wsete_coarse": 0.98, "wsete_hi
 
 
 def pairs(found: np.ndarray, truth: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of found and true points matched one to one within `radius`, as many and as near as possible."""
+    """Match found and true points one to one within `radius`, as many and as near as possible: both indices."""
     if not len(found) or not len(truth):
         return np.zeros(0, int), np.zeros(0, int)
     distance = cKDTree(found).sparse_distance_matrix(cKDTree(truth), radius).toarray()
@@ -93,7 +93,7 @@ def analysed(image: nd.Micrograph, crystal: str) -> dict[str, Any]:
 
 
 def thinned(pixels: np.ndarray, params: dict[str, Any], dose: float) -> np.ndarray:
-    """The same image at a lower dose: its electrons thinned binomially."""
+    """Thin the electrons of an image binomially, down to a lower dose."""
     electrons = np.clip((pixels.astype(float) - params["offset"]) / params["gain"], 0, None)
     share = dose / params["dose_e_per_A2"]
     rng = np.random.default_rng(int(dose))

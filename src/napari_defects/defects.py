@@ -15,13 +15,14 @@ from .chemistry import sample_maps
 from .crystals import CRYSTALS, Crystal, get_crystal, site_of
 from .micrograph import Maps, Micrograph, Progress
 from .photometry import measuring_points, relative_heights
-from .tables import DEFECTS, Defects, Sites, check, empty
+from .tables import DEFECTS, SITES, Defects, Sites, check, empty
 
 METHODS = ("maps", "intensities", "bonds")
 
 VERDICT_RADIUS_NM = 0.05
 """Maps are averaged over this radius around a site."""
 
+_NAMES = [c.name for c in DEFECTS]
 _BLOBS = ("V1", "V2", "SW")
 _BLOB_NM = 0.03  # small against the discs that networks draw, so that a sure one keeps its probability
 _SEPARATION_NM = 0.35
@@ -62,7 +63,8 @@ def classify(
     Returns
     -------
     Defects
-        At most one row per site. Columns added: `relative_height` (1 for the host around it).
+        At most one row per site. Columns added: `height` and `relative_height` (1 for the host around it), or what
+        the bonds say of a foreign atom.
 
     Raises
     ------
@@ -77,18 +79,19 @@ def classify(
     attrs = dict(sites.attrs)
     sites = Sites(check(sites, "sites"))
     sites.attrs.update(attrs)
-    if method == "bonds":
-        return classify_bonds(
-            sites, crystal=crystal, maps=maps, min_probability=min_probability, micrograph=micrograph, progress=progress
-        )
     if method == "maps" and maps is None:
         maps = _predict(micrograph, crystal, model, progress)
     if maps is not None:
         _check_maps(maps, micrograph, crystal)
-    measured = relative_heights(micrograph, sites)
-    if method == "maps" and maps is not None and set(_BLOBS) & set(maps.classes):
-        return _by_blobs(measured, crystal, maps, min_probability)
-    return _by_sites(measured, crystal, maps if method == "maps" else None, method, min_probability)
+    blobs = method == "maps" and maps is not None and set(_BLOBS) & set(maps.classes)
+    if blobs or method == "bonds":
+        bonded = classify_bonds(
+            sites, crystal=crystal, maps=maps, min_probability=min_probability, micrograph=micrograph, progress=progress
+        )
+        return _with_blobs(bonded, maps, micrograph.n_frames, min_probability) if maps and blobs else bonded
+    return _by_sites(
+        relative_heights(micrograph, sites), crystal, maps if method == "maps" else None, method, min_probability
+    )
 
 
 def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: str, least: float) -> Defects:
@@ -131,15 +134,11 @@ def _vacancies(element: str, n: int) -> list[str]:
     return [f"V{k if k > 1 else ''}_{element}" for k in range(1, n + 1)]
 
 
-def _by_blobs(sites: pd.DataFrame, crystal: Crystal, maps: Maps, least: float) -> Defects:
+def _with_blobs(bonded: Defects, maps: Maps, n_frames: int, least: float) -> Defects:
     """Foreign atoms by their bonds; vacancies and rotated bonds, which have no site, straight from the maps."""
-    foreign = classify_bonds(sites, crystal=crystal, maps=maps, min_probability=least)
-    foreign = foreign[~foreign["species"].isin(_BLOBS)]
-    rows = []
-    for frame in np.unique(sites["frame"].to_numpy(np.int64)).tolist():
-        rows += [{"frame": frame, **blob} for blob in _blobs(maps, frame) if blob["probability"] >= least]
-    blobs = pd.DataFrame(rows, columns=["frame", "y_nm", "x_nm", "species", "probability"])
-    parts = [part for part in (foreign, blobs) if len(part)]
+    foreign = bonded[~bonded["species"].isin(_BLOBS)]
+    rows = [{"frame": n, **blob} for n in range(n_frames) for blob in _blobs(maps, n) if blob["probability"] >= least]
+    parts = [part for part in (foreign, pd.DataFrame(rows)) if len(part)]
     return _table(pd.concat(parts).assign(method="maps")) if parts else Defects(empty("defects"))
 
 
@@ -165,8 +164,9 @@ def _blobs(maps: Maps, frame: int) -> list[dict[str, Any]]:
 
 
 def _table(found: pd.DataFrame) -> Defects:
-    """Keep the columns of a table of defects and `relative_height`, sorted down the image."""
-    found = found.reindex(columns=[c.name for c in DEFECTS] + ["relative_height"])
+    """Leave out what belongs to atoms and sites, and sort down the image."""
+    others = {c.name for c in SITES}
+    found = found.reindex(columns=_NAMES + [c for c in found if c not in _NAMES and c not in others])
     found = found.sort_values(["frame", "y_nm", "x_nm"], kind="stable")
     return Defects(check(found.assign(defect=np.arange(len(found))), "defects"))
 

@@ -140,8 +140,8 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
 
 
 def _outlier_density(relative: Array) -> Array:
-    """Densities of columns darker and brighter than the host."""
-    dark = np.where(relative < 1, 1.0, 0.0)
+    """Densities of columns darker and brighter than the host; where there is next to nothing, there is no column."""
+    dark = np.where(relative < 1, np.clip((relative - _EMPTY[0]) / 0.15, 0, 1), 0.0)
     bright = np.where(relative > 1, 0.5 * np.exp(-0.5 * np.maximum(relative - 1, 0)), 0.0)
     return np.column_stack([dark, bright])
 
