@@ -135,7 +135,10 @@ def test_a_defects_own_field_is_not_taken_for_distortion() -> None:
 @pytest.mark.parametrize("missing", [(0.0, 0.4), (0.4, 0.0), (0.0, 0.97)])
 def test_half_found_sublattice(missing: tuple[float, float]) -> None:
     atoms = planted(missing=missing)
-    assert right(assign_sites(atoms, fit_lattice(atoms, "WSe2"))) == 1.0
+    sites = assign_sites(atoms, fit_lattice(atoms, "WSe2"))
+    assert right(sites) == 1.0
+    number = sites["sublattice"].value_counts()
+    assert number.min() / number.max() > 0.93  # but for the rim
 
 
 def test_empty_sites_but_not_in_holes() -> None:

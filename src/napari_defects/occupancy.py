@@ -16,7 +16,9 @@ Indices = npt.NDArray[np.int64]
 def empty_sites(
     position: Callable[[Indices, Indices, Indices], Array], crystal: Crystal, scale: float, occupied: Indices
 ) -> tuple[Indices, Indices, Indices]:
-    """Unoccupied sites within the area of the occupied ones that have two thirds of their neighbours.
+    """Unoccupied sites within the area of the occupied ones that have two thirds of the expected neighbours.
+
+    Fewer are expected of a sublattice whose columns are too dim to be found everywhere.
 
     Parameters
     ----------
@@ -44,13 +46,15 @@ def empty_sites(
     seen = ((where >= low) & (where <= high)).all(1).reshape(shape) | full
     well_inside = ((where >= low + margin) & (where <= high - margin)).all(1).reshape(shape)
 
+    found = full.sum((0, 1)) / full.sum((0, 1)).max()
     empty = np.zeros(shape, bool)
     for number, neighbors in enumerate(_neighbors(crystal)):
-        present, countable = np.zeros(shape[:2]), np.zeros(shape[:2])
+        present, countable, expected = np.zeros((3, *shape[:2]))
         for di, dj, other in neighbors:
             present += _shifted(full[..., other], di, dj)
             countable += _shifted(seen[..., other], di, dj)
-        crystalline = (3 * present >= 2 * countable) & (2 * countable >= len(neighbors))
+            expected += found[other] * _shifted(seen[..., other], di, dj)
+        crystalline = (3 * present >= 2 * expected) & (2 * countable >= len(neighbors))
         empty[..., number] = crystalline & well_inside[..., number] & ~full[..., number]
     ei, ej, es = np.nonzero(empty)
     return ei + start[0], ej + start[1], es
