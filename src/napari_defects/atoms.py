@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from napari_defects import detection, tables
-from napari_defects.gaussian import Columns, column_misfit, fit_columns, hat
+from napari_defects.gaussian import Columns, column_misfit, fit_columns, hat, local_excess
 from napari_defects.jitter import estimate_jitter, straighten
 from napari_defects.micrograph import Maps, Micrograph, Progress
 from napari_defects.noise import Noise, column_scale_px, from_pixels
@@ -51,10 +51,11 @@ def locate(
     Returns
     -------
     Atoms
-        One row per column, in all frames. Errors are 1 sigma of counting noise with all neighbours
-        free; that of x holds what is left of the line jitter, which is taken out. `misfit`, an
-        additional column, is the mean squared residual under a column in units of its noise.
-        ``attrs`` has ``line_jitter_pm`` (rms) and ``electrons_per_px`` (mean), one number a frame.
+        One row per column, in all frames. Errors are 1 sigma with all neighbours free: of counting
+        noise, more where dirt or the columns' shape leave more than that unexplained; that of x holds
+        what is left of the line jitter, which is taken out. `misfit`, an additional column, is the
+        mean squared residual under a column in units of its noise. ``attrs`` has ``line_jitter_pm``
+        (rms) and ``electrons_per_px`` (mean), one number a frame.
 
     Raises
     ------
@@ -142,7 +143,7 @@ def _locate(
 
 def _table(columns: Columns, counts: Array, noise: Noise, pixel: Array, likely: Array | None) -> pd.DataFrame:
     """Columns in nm and image units, those inside the image; indexed as `columns`."""
-    error = columns.errors
+    error = columns.errors * local_excess(counts, columns)[:, None]
     z = np.nan_to_num(columns.amplitude / error[:, 0])
     score = np.minimum(1, columns.amplitude / (0.25 * detection.bright(columns))) / (1 + np.exp(4 - z))
     if likely is not None:

@@ -14,3 +14,4 @@ from napari_defects.gaussian.equations import hat as hat
 from napari_defects.gaussian.fits import column_misfit as column_misfit
 from napari_defects.gaussian.fits import cramer_rao as cramer_rao
 from napari_defects.gaussian.fits import fit_columns as fit_columns
+from napari_defects.gaussian.fits import local_excess as local_excess

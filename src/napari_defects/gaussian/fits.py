@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from napari_defects.gaussian import kernels
@@ -174,6 +175,31 @@ def column_misfit(counts: Array, columns: Columns) -> Array:
     under = kernels.profiles(columns.yx, columns.sigma, columns.aspect, 2.0, counts.shape)
     squares = kernels.project((pixels.counts - model) ** 2 / model, under)[:, 0]
     return np.asarray(squares / np.maximum(kernels.project(np.ones_like(model), under)[:, 0], 1e-12))
+
+
+def local_excess(counts: Array, columns: Columns) -> Array:
+    """How much more than counting noise moves a column, at least 1; dirt and a wrong model do.
+
+    What the fit leaves over is smoothed to the scale of a column; its strength around each column
+    is compared with the median over the image; half more is still taken for chance.
+
+    Returns
+    -------
+    ndarray, shape (column,)
+        Factor on the errors.
+    """
+    pixels = Pixels(counts, columns.nodes.shape, reach=5.0)
+    model = np.maximum(pixels.model(columns), pixels.floor)
+    width = np.median(columns.sigma) / np.array([1.0, columns.aspect])
+    left = gaussian_filter((counts - model) / np.sqrt(model), width) ** 2
+    at = np.clip(np.rint(columns.yx).astype(int), 0, np.subtract(counts.shape, 1))
+    inner = np.zeros_like(left)  # beyond the edge are columns nobody fitted
+    rim = np.minimum(np.ceil(4 * width).astype(int), np.subtract(left.shape, 1) // 2)
+    inner[rim[0] : -rim[0], rim[1] : -rim[1]] = 1.0
+    share = gaussian_filter(inner, 8 * width, mode="constant") + 1e-6
+    around = (gaussian_filter(left * inner, 8 * width, mode="constant") / share)[at[:, 0], at[:, 1]]
+    ratio = around / np.median(around)
+    return np.asarray(np.sqrt(1 + np.clip((ratio - 1.5) / 0.5, 0, 1) * (ratio - 1)))
 
 
 def cramer_rao(
