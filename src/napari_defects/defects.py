@@ -109,7 +109,8 @@ def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: 
             species = [name for name in maps.classes if site_of(name) == sublattice.element]
         known = verdicts.choices(sublattice, species, crystal, exponent)
         evidence = None if maps is None else _evidence(own, maps, [c.name for c in known])
-        probability, names = verdicts.posterior(own["relative_height"].to_numpy(float), known, evidence)
+        relative, scatter = own["relative_height"].to_numpy(float), own["scatter"].to_numpy(float)
+        probability, names = verdicts.posterior(relative, known, evidence, scatter)
         best = 1 + probability[:, 1:].argmax(1)
         certainty = probability[np.arange(len(own)), best]
         names = [f"{name}_{sublattice.element}" if name in verdicts.OUTLIERS else name for name in names]

@@ -34,6 +34,7 @@ Indices = npt.NDArray[np.int64]
 
 _MIN_ATOMS = 12
 _MIN_SCORE = 0.3
+_LEFT = 0.7  # bond lengths within which an atom off the lattice accounts for an empty site
 _AVOID = 2.5  # bond lengths around a defect that are left out of the fit
 
 
@@ -386,6 +387,10 @@ def _assign_frame(table: pd.DataFrame, lattice: Lattice, max_offset_nm: float) -
         return table
     ei, ej, es = empty_sites(lattice.position, lattice.crystal, lattice.scale, np.column_stack([i, j, s])[taken])
     where = lattice.position(ei, ej, es)
+    if not taken.all():  # no vacancy where an atom is that has merely left its site, as at a grain boundary
+        bond = lattice.crystal.nearest_neighbor_nm * lattice.scale
+        alone = np.asarray(cKDTree(points[~taken]).query(where)[0]) > _LEFT * bond
+        ei, ej, es, where = ei[alone], ej[alone], es[alone], where[alone]
     empty = pd.DataFrame(
         {
             "frame": np.full(len(ei), table["frame"].iloc[0], np.int64),

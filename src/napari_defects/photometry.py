@@ -92,17 +92,18 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
     ----------
     micrograph : Micrograph
     sites : DataFrame
-        SITES; rows without sublattice are fitted along, and get a NaN.
+        SITES; rows without sublattice are fitted along, but get a NaN, as do columns cut in half by the border.
 
     Returns
     -------
     DataFrame
         `sites` with `height` (in the image's unit; the amplitude where there is an atom, the linear fit's where
         there is none) and `relative_height` (1 for the host column of its sublattice in its neighbourhood; the mean
-        of what the free and the linear fit say, as they err differently).
+        of what the free and the linear fit say, as they err differently), and `scatter`: how much more than
+        elsewhere the relative heights scatter in its neighbourhood, 1 or more.
     """
     scale = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
-    height, relative = np.full((2, len(sites)), np.nan)
+    height, relative, scatter = np.full((3, len(sites)), np.nan)
     points, sigma = measuring_points(sites), _widths(sites)[:, None] / scale
     amplitude, names = sites["amplitude"].to_numpy(float), sites["sublattice"].to_numpy(str)
     frames, placed = sites["frame"].to_numpy(np.int64), np.isfinite(points).all(1)
@@ -113,7 +114,9 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
         height[rows] = np.where(np.isfinite(amplitude[rows]), amplitude[rows], fitted)
         both = [_relative(of, points[rows], names[rows]) for of in (fitted, height[rows])]
         relative[rows] = np.mean(both, axis=0)
-    return sites.assign(height=height, relative_height=relative)
+        scatter[rows] = _local_scatter(relative[rows], points[rows], names[rows])
+    cut = (points < 0).any(1) | (points > micrograph.extent_nm - scale).any(1)
+    return sites.assign(height=height, relative_height=np.where(cut, np.nan, relative), scatter=scatter)
 
 
 def center_and_width(values: Array) -> tuple[float, float]:
@@ -147,6 +150,21 @@ def _relative(height: Array, points: Array, sublattice: npt.NDArray[np.str_]) ->
     relative[on] /= local
     relative[on] -= _crosstalk(relative[on], reference[on], points[on], sublattice[on])
     return relative
+
+
+def _local_scatter(relative: Array, points: Array, sublattice: npt.NDArray[np.str_]) -> Array:
+    """Scatter of the heights around each site over that of its whole sublattice, at least 1: large under dirt."""
+    deviation = np.full(len(relative), np.nan)
+    for name in np.unique(sublattice[sublattice != ""]):
+        own = sublattice == name
+        deviation[own] = np.abs(relative[own] - 1) / max(float(np.nanmedian(np.abs(relative[own] - 1))), 1e-9)
+    on = np.flatnonzero(np.isfinite(deviation))
+    result = np.ones(len(relative))
+    if len(on) > _NEIGHBORS:
+        near = np.asarray(cKDTree(points[on]).query(points[on], k=_NEIGHBORS)[1])
+        ratio = np.median(deviation[on][near], axis=1)
+        result[on] = np.where(ratio < 1.5, 1.0, np.minimum(ratio, 2 * ratio - 2))  # up to half as much again is chance
+    return result
 
 
 def _crosstalk(relative: Array, reference: Array, points: Array, sublattice: npt.NDArray[np.str_]) -> Array:

@@ -92,7 +92,9 @@ def contrast_exponent(heights: dict[str, float], crystal: Crystal) -> float:
     return float(z @ excess / (z @ z + 0.5 * (_CONTRAST_ERROR / _EXPONENT_ERROR) ** 2))
 
 
-def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None = None) -> tuple[Array, list[str]]:
+def posterior(
+    relative: Array, known: Sequence[Choice], evidence: Array | None = None, scatter: Array | float = 1.0
+) -> tuple[Array, list[str]]:
     """Probability of every choice at every site of one sublattice.
 
     Parameters
@@ -103,6 +105,8 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
         The host first.
     evidence : ndarray, shape (n, choice), optional
         What else speaks for each choice, as probabilities.
+    scatter : ndarray, shape (n,), or float
+        Factor by which heights scatter more than those of the whole sublattice.
 
     Returns
     -------
@@ -117,9 +121,10 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     frequency, mean = prior / prior.sum(), ratio.copy()
     log_evidence = np.zeros((len(relative), len(known))) if evidence is None else _SHARE * np.log(evidence * len(known))
+    noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
     for _ in range(30):
-        width = host_width * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
-        width[1:] = np.hypot(width[1:], _SPECIES_WIDTH)
+        width = noise * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
+        width[:, 1:] = np.hypot(width[:, 1:], _SPECIES_WIDTH)
         offset = (relative[:, None] - mean) / width
         weight = log_evidence + np.log(frequency / width)
         among = weight - 0.5 * offset**2
@@ -130,7 +135,8 @@ def posterior(relative: Array, known: Sequence[Choice], evidence: Array | None =
         own = among * (1 - novel[:, None])
         frequency = (own.sum(0) + prior) / (own.sum() + prior.sum())
         precision = 1 / np.maximum(spread, 1e-6) ** 2
-        pull = (ratio * precision + (own * relative[:, None]).sum(0) / width**2) / (precision + own.sum(0) / width**2)
+        worth = own / width**2
+        pull = (ratio * precision + (worth * relative[:, None]).sum(0)) / (precision + worth.sum(0))
         pull = np.clip(pull, ratio - spread, ratio + spread)
         settled, mean = np.allclose(pull, mean, atol=1e-4), pull
         if settled:
