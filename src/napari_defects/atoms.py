@@ -18,6 +18,7 @@ from napari_defects.tables import Atoms
 Array = npt.NDArray[np.float64]
 
 _SMALLEST_NM = 0.025  # width of a column; the largest is five times that
+_USUAL_NM = 0.055  # width of a column at atomic resolution
 
 
 def locate(
@@ -114,7 +115,8 @@ def _locate(
     index: int,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """`locate` for one frame."""
-    scale = column_sigma_nm or column_scale_px(image, (pixel[0], pixel[1]), max(_SMALLEST_NM, 0.8 * pixel.max()))
+    smallest = max(_SMALLEST_NM, 0.8 * pixel.max())
+    scale = column_sigma_nm or column_scale_px(image, (pixel[0], pixel[1]), smallest, _USUAL_NM)
     noise = from_pixels(image, scale / pixel.max())
     counts = noise.counts(image)
     sigma = scale / pixel[0]

@@ -71,7 +71,9 @@ def estimate(micrograph: Micrograph, *, frame: int = 0) -> Noise:
     return from_pixels(pixels, column_scale_px(pixels))
 
 
-def column_scale_px(pixels: FloatArray, pixel: tuple[float, float] = (1.0, 1.0), low: float = 0.8) -> float:
+def column_scale_px(
+    pixels: FloatArray, pixel: tuple[float, float] = (1.0, 1.0), low: float = 0.8, usual: float | None = None
+) -> float:
     """Width whose Laplacian of Gaussian has most structure above the noise, in the unit of `pixel`.
 
     Parameters
@@ -81,6 +83,8 @@ def column_scale_px(pixels: FloatArray, pixel: tuple[float, float] = (1.0, 1.0),
         Height and width of a pixel.
     low : float
         Smallest width to try; the largest is five times that or a twelfth of the image.
+    usual : float, optional
+        Width that columns usually have: others count less, so that dirt and single bright atoms are not taken for them.
     """
     shape = pixels.shape
     taper = np.multiply.outer(*(np.hanning(n) for n in shape))
@@ -93,7 +97,9 @@ def column_scale_px(pixels: FloatArray, pixel: tuple[float, float] = (1.0, 1.0),
     count = np.bincount(ring)
     summed, mean = np.bincount(ring, power.ravel()), np.bincount(ring, squared.ravel()) / np.maximum(count, 1)
     scales = np.geomspace(low, max(1.2 * low, min(5.2 * low, min(shape) * min(pixel) / 12)), 24)
-    excess = [np.sum(summed * (mean * s * s) ** 2 * np.exp(-mean * s * s)) for s in scales]
+    excess = np.array([np.sum(summed * (mean * s * s) ** 2 * np.exp(-mean * s * s)) for s in scales])
+    if usual is not None:
+        excess = excess * np.exp(-0.5 * (np.log(scales / usual) / 0.35) ** 2)
     return float(scales[int(np.argmax(excess))])
 
 
