@@ -136,7 +136,7 @@ def multislice(folder: Path, doses: list[float]) -> None:
 
 def doped(folder: Path) -> None:
     """Print what is found of the labelled columns of Ti-doped WSe2."""
-    image = nd.lattice.calibrate(nd.read_micrograph(folder / "1028_ADF2_25.dm4"), "WSe2")
+    image = nd.calibrate(nd.read_micrograph(folder / "1028_ADF2_25.dm4"), "WSe2")
     found = analysed(image, "WSe2")
     labels = pd.read_csv(folder / "labels_25.csv")
     labels[["y_nm", "x_nm"]] = labels[["y_px", "x_px"]] * image.pixel_size_nm
