@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage, sparse
 from scipy.interpolate import BSpline
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import LinearOperator, cg, splu
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
@@ -81,8 +81,14 @@ def heights(image: Array, points_px: Array, sigma_px: Array, background_px: Arra
         at = (points_px[own] + margin).T
         light[own] = 2 * np.pi * width.prod() * ndimage.map_coordinates(blurred, at, order=3, mode="nearest")
     glow = (on_pixels[0].T @ image @ on_pixels[1]).ravel()
-    system = sparse.block_array([[columns, mixed], [mixed.T, smooth]], format="csc")
-    return np.asarray(spsolve(system, np.concatenate([light, glow])))[:n]
+    system = sparse.block_array([[columns, mixed], [mixed.T, smooth]], format="csr")
+    bare, flat = 1 / columns.diagonal(), splu(sparse.csc_array(smooth))
+
+    def precondition(v: Array) -> Array:
+        return np.concatenate([bare * v[:n], flat.solve(v[n:])])
+
+    operator = LinearOperator(system.shape, precondition, dtype=np.float64)
+    return np.asarray(cg(system, np.concatenate([light, glow]), rtol=1e-8, maxiter=2000, M=operator)[0])[:n]
 
 
 def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFrame:
