@@ -160,6 +160,17 @@ def test_something_unknown_is_not_forced_into_a_class() -> None:
     assert (verdict[1540:] == "brighter").all()
 
 
+def test_intensity_has_its_own_word_beside_the_maps() -> None:
+    image, sites, truth = case(
+        field_of_view_nm=6.0, pixel_size_nm=0.02, defects={"As_W": 0.04, "V_Se": 0.03}, dose_e_per_A2=8.7e4, seed=8
+    )
+    found = classify(image, sites)  # the network knows Se_W, which is as bright as As_W
+    dopants, vacancies = found[found["sublattice"] == "W"], found[found["sublattice"] == "Se"]
+    assert len(dopants) == pytest.approx((truth["sublattice"] == "W").sum(), rel=0.1)
+    assert (dopants["by_intensity"] == "darker_W").mean() > 0.9
+    assert (vacancies["by_intensity"] == "V_Se").mean() > 0.9
+
+
 def test_heights_of_overlapping_columns_above_a_background() -> None:
     rng = np.random.default_rng(2)
     y, x = np.mgrid[:96, :80].astype(float)
@@ -196,7 +207,7 @@ def test_bad_arguments_are_refused_by_name(mixed: Case) -> None:
 
 def test_real_dopant_the_network_was_never_told_about(shared: Path) -> None:
     folder = shared / "data" / "wse2_ti"
-    image = nd.lattice.calibrate(nd.read_micrograph(folder / "1028_ADF2_25.dm4"), "WSe2")
+    image = nd.calibrate(nd.read_micrograph(folder / "1028_ADF2_25.dm4"), "WSe2")
     atoms = nd.locate(image)
     sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "WSe2"))
     labels = pd.read_csv(folder / "labels_25.csv")

@@ -12,7 +12,7 @@ from scipy import ndimage
 from . import verdicts
 from .bonds import classify_bonds
 from .chemistry import sample_maps
-from .crystals import CRYSTALS, Crystal, get_crystal, site_of
+from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, site_of
 from .micrograph import Maps, Micrograph, Progress
 from .photometry import measuring_points, relative_heights
 from .tables import DEFECTS, SITES, Defects, Sites, check, empty
@@ -63,8 +63,9 @@ def classify(
     Returns
     -------
     Defects
-        At most one row per site. Columns added: `height` and `relative_height` (1 for the host around it), or what
-        the bonds say of a foreign atom.
+        At most one row per site. Columns added: `height`, `relative_height` (1 for the host around it) and
+        `by_intensity` (the verdict without a network: a dopant it was never told about is called after the known
+        species it resembles, but is darker or brighter here), or what the bonds say of a foreign atom.
 
     Raises
     ------
@@ -103,24 +104,33 @@ def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: 
         own = sites[(sites["sublattice"] == sublattice.name) & sites["relative_height"].notna()]
         if own.empty:
             continue
-        if maps is None:
-            species = _vacancies(sublattice.element, len(sublattice.column))
-        else:
-            species = [name for name in maps.classes if site_of(name) == sublattice.element]
-        known = verdicts.choices(sublattice, species, crystal, exponent)
-        evidence = None if maps is None else _evidence(own, maps, [c.name for c in known])
-        relative, scatter = own["relative_height"].to_numpy(float), own["scatter"].to_numpy(float)
-        probability, names = verdicts.posterior(relative, known, evidence, scatter)
+        probability, names = _posterior(own, sublattice, crystal, exponent, maps)
+        alone, plain = (probability, names) if maps is None else _posterior(own, sublattice, crystal, exponent, None)
         best = 1 + probability[:, 1:].argmax(1)
         certainty = probability[np.arange(len(own)), best]
-        names = [f"{name}_{sublattice.element}" if name in verdicts.OUTLIERS else name for name in names]
-        verdict = np.array(names, object)[best]
-        parts.append(own.assign(species=verdict, probability=certainty)[certainty >= max(least, 1e-9)])
+        own = own.assign(species=names[best], probability=certainty, by_intensity=plain[alone.argmax(1)])
+        parts.append(own[certainty >= max(least, 1e-9)])
     if not parts:
         return Defects(empty("defects"))
     found = pd.concat(parts)
     place = measuring_points(found)
     return _table(found.assign(y_nm=place[:, 0], x_nm=place[:, 1], method=method))
+
+
+def _posterior(
+    sites: pd.DataFrame, sublattice: Sublattice, crystal: Crystal, exponent: float, maps: Maps | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.object_]]:
+    """Probability of each species at the sites of one sublattice, host first, and their names."""
+    if maps is None:
+        species = _vacancies(sublattice.element, len(sublattice.column))
+    else:
+        species = [name for name in maps.classes if site_of(name) == sublattice.element]
+    known = verdicts.choices(sublattice, species, crystal, exponent)
+    evidence = None if maps is None else _evidence(sites, maps, [c.name for c in known])
+    relative, scatter = sites["relative_height"].to_numpy(float), sites["scatter"].to_numpy(float)
+    probability, names = verdicts.posterior(relative, known, evidence, scatter)
+    full = [f"{name}_{sublattice.element}" if name in verdicts.OUTLIERS else name for name in names]
+    return probability, np.array(full, object)
 
 
 def _evidence(sites: pd.DataFrame, maps: Maps, names: list[str]) -> npt.NDArray[np.float64]:
