@@ -19,6 +19,7 @@ from .tables import DEFECTS, SITES, Defects, Sites, check, empty
 
 METHODS = ("maps", "intensities", "bonds")
 
+_CERTAIN = 0.9999  # no verdict is surer: what goes wrong more rarely is not in the model
 VERDICT_RADIUS_NM = 0.05
 """Maps are averaged over this radius around a site."""
 
@@ -107,7 +108,7 @@ def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: 
         probability, names = _posterior(own, sublattice, crystal, exponent, maps)
         alone, plain = (probability, names) if maps is None else _posterior(own, sublattice, crystal, exponent, None)
         best = 1 + probability[:, 1:].argmax(1)
-        certainty = probability[np.arange(len(own)), best]
+        certainty = np.minimum(probability[np.arange(len(own)), best], _CERTAIN)
         own = own.assign(species=names[best], probability=certainty, by_intensity=plain[alone.argmax(1)])
         parts.append(own[certainty >= max(least, 1e-9)])
     if not parts:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from . import tables
 from .averages import ClassAverage
@@ -194,7 +195,8 @@ class Run:
             keywords["progress"] = share
         share(0, 1)
         start = time.perf_counter()
-        result = STEPS[step](*args, **keywords)
+        with threadpool_limits(1, user_api="blas"):  # the same digits whatever the machine, and faster when it is busy
+            result = STEPS[step](*args, **keywords)
         self.note(f"{step}: {time.perf_counter() - start:.1f} s")
         if self.on_step is not None:
             self.on_step(step, result)
