@@ -1,7 +1,7 @@
 """A planted displacement field, averaged out of the noise and fitted with an elastic inclusion.
 
-C comes out some percent low: the reference lattice lies within reach of the 1/r field and takes a part of it, the more so
-the closer the vacancies are to each other.
+C comes out some percent low: the reference lattice lies within reach of the 1/r field and takes a part of it, the
+more so the closer the vacancies are to each other.
 """
 
 import napari_defects as nd
