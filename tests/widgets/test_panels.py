@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QLabel
 import napari_defects as nd
 from napari_defects import tables
 from napari_defects.widgets._layers import about, image_layer, map_layer, scale_nm
+from napari_defects.widgets._picks import remember_model
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
@@ -255,6 +256,29 @@ def test_tiny_and_constant_images(finish: Finish, notifications: list[Any]) -> N
         viewer = ViewerModel()
         upsert(viewer, image_layer(nd.Micrograph(pixels, 0.02), "bad"))
         assert word in refused(Localize(viewer), finish, notifications)
+
+
+def test_a_damaged_model_file(viewer: ViewerModel, finish: Finish, notifications: list[Any], tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"\x80\x04 a pickle, not a model")
+    remember_model(str(damaged))
+    widget = Segment(viewer)
+    widget.pickers["model"].value = str(damaged)
+    assert "damaged.safetensors" in refused(widget, finish, notifications)
+
+
+def test_atoms_that_lost_a_column(located: ViewerModel, finish: Finish, notifications: list[Any]) -> None:
+    layer = located.layers["atoms · wse2"]
+    layer.features = layer.features.drop(columns="y_ideal_nm")
+    assert "y_ideal_nm" in refused(Classify(located), finish, notifications)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", ">u2", ">f8"])
+def test_any_number_format_is_fine(wse2: tuple[nd.Micrograph, Any], finish: Finish, dtype: str) -> None:
+    viewer = ViewerModel()
+    pixels = np.asarray(wse2[0].data, float)
+    upsert(viewer, image_layer(nd.Micrograph((200 * pixels / pixels.max()).astype(dtype), 0.025), "numbers"))
+    assert finish(Localize(viewer)).status.text().startswith("✓")
 
 
 def test_no_lattice_leaves_the_atoms_and_says_why(finish: Finish) -> None:
