@@ -165,6 +165,8 @@ def doped(folder: Path) -> None:
             f" {result['precision']:.3f} F1 {result['micro_f1']:.3f} (>= 0.90); named"
             f" {defects.loc[defects['sublattice'] == 'W', 'species'].value_counts().to_dict()}"
         )
+        darker = inner(defects[defects["species"] == "darker_W"]).assign(species="Ti")
+        print(f"    darker_W alone: F1 {f1(darker, truth, 0.1, image.extent_nm)['micro_f1']:.3f}")
 
 
 def main() -> None:
