@@ -1,0 +1,105 @@
+"""Whole jobs: an image made, an image analysed, many images analysed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._options import Calibrate, Channel, Crystal, Image, ModelName, Out, PixelSize, RecipeFile, Seed, Settings
+from ._running import counted, number, pair, progress_bar, read_recipe
+
+
+def simulate(
+    crystal: Annotated[str, typer.Argument(help="formula, as WSe2 or graphene")],
+    out: Out,
+    defect: Annotated[
+        list[str] | None, typer.Option(metavar="SPECIES=AMOUNT", help="share of its sites, or a count")
+    ] = None,
+    field_of_view_nm: Annotated[float | None, typer.Option()] = None,
+    pixel_size_nm: PixelSize = None,
+    dose: Annotated[float | None, typer.Option("--dose-e-per-A2")] = None,
+    seed: Seed = None,
+) -> None:
+    """Simulate an image: OUT.tif, with its truth in OUT_sites.csv and OUT_defects.csv."""
+    from ..io import write_micrograph, write_table
+    from ..simulation import simulate as run
+
+    amounts = {species: number(text) for species, text in (pair(d, "SPECIES=AMOUNT") for d in defect or ())}
+    given = {"field_of_view_nm": field_of_view_nm, "pixel_size_nm": pixel_size_nm, "dose_e_per_A2": dose, "seed": seed}
+    keywords: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    micrograph, sites = run(crystal, defects=amounts or None, **keywords)
+    write_micrograph(micrograph, out)
+    write_table(sites, out.with_name(f"{out.stem}_sites.csv"))
+    write_table(micrograph.metadata["defects"], out.with_name(f"{out.stem}_defects.csv"))
+
+
+def analyze(
+    image: Image, out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
+    calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
+) -> None:  # fmt: skip
+    """Run all steps: tables, class averages, strain, counts and figures into the folder OUT."""
+    from ..pipeline import analyze_file
+
+    with progress_bar("analyze") as progress:
+        steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
+        results = analyze_file(image, out, steps, progress=progress)
+    if results.counts is not None:
+        typer.echo(counted(results.counts))
+    typer.echo(f"{len(results.atoms)} columns; tables, averages and figures are in {out}")
+
+
+def batch(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="files, or folders of them")],
+    out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
+    calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
+    workers: Annotated[int | None, typer.Option(help="processes; 0 for none beside this one")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="address of a dask scheduler")] = None,
+) -> None:  # fmt: skip
+    """Analyse many images in parallel; a run that was broken off goes on where it stopped."""
+    from ..batch import run_batch
+
+    with progress_bar("batch") as progress:
+        steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
+        summary = run_batch(images, out, steps, workers=workers, scheduler=scheduler, progress=progress)
+    failed = summary[summary["status"] == "failed"]
+    typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images are in {out}; see summary.csv")
+    if len(failed):
+        raise typer.Exit(1)
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(help="folder into which the microscope writes")],
+    out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
+    calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
+) -> None:  # fmt: skip
+    """Analyse each image that appears in a folder, until interrupted."""
+    from ..batch import watch as run
+
+    for row in run(folder, out, read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)):
+        typer.echo(f"{row['file']}: {row['status']} {row['error'] or ''}".rstrip())
+
+
+def demo(out: Out = Path("demo-out")) -> None:
+    """Analyse a simulated WSe2 monolayer with seven kinds of defects, and say which pictures to look at."""
+    from ..io import write_micrograph
+    from ..pipeline import analyze_file
+    from ..recipes import Recipe
+    from ..simulation import Relaxation
+    from ..simulation import simulate as run
+
+    species = ("V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W")
+    amounts = dict(zip(species, (0.02, 0.006, 0.03, 0.005, 0.006, 0.006, 0.005), strict=True))
+    inwards = {"V_Se": Relaxation(-8.0, decay_nm=0.6)}
+    options: dict[str, Any] = {"field_of_view_nm": 12.0, "pixel_size_nm": 0.02, "relaxation": inwards, "seed": 7}
+    micrograph, _ = run("WSe2", defects=amounts, **options)
+    with progress_bar("demo") as progress:
+        image = write_micrograph(micrograph, out / "sample.tif")
+        results = analyze_file(image, out, Recipe.of("WSe2"), progress=progress)
+    if results.counts is not None:
+        typer.echo(counted(results.counts))
+    typer.echo("Look at these pictures:")
+    for name in ("overview", "average_V_Se", "strain", "counts"):
+        if (out / "figures" / f"{name}.png").is_file():
+            typer.echo(f"  {out / 'figures' / name}.png")

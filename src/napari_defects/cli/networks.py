@@ -1,0 +1,39 @@
+"""Networks: to train and to list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._options import Out, Seed
+from ._running import progress_bar
+
+
+def train(
+    name: Annotated[str, typer.Argument(help="recipe of a network, as wse2-te")],
+    out: Out,
+    steps: Annotated[int | None, typer.Option(help="other than the recipe's")] = None,
+    minutes: Annotated[float | None, typer.Option(help="end after this time at the latest")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes that simulate")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="save the state here, and go on from it")] = None,
+    seed: Seed = None,
+) -> None:
+    """Train a network on simulated images and write it with its card."""
+    from ..networks import train_recipe
+
+    given = {"steps": steps, "minutes": minutes, "workers": workers, "device": device, "checkpoint": checkpoint}
+    keywords: dict[str, Any] = {key: value for key, value in (given | {"seed": seed}).items() if value is not None}
+    with progress_bar("train") as progress:
+        train_recipe(name, out=out, progress=progress, **keywords)
+
+
+def models() -> None:
+    """List the networks that are shipped."""
+    from ..networks import list_models
+
+    for model in list_models():
+        classes = " ".join(model["classes"])
+        typer.echo(f"{model['name']:<14} {model['crystal']:<10} {model['pixel_size_nm']} nm/px  {classes}")
