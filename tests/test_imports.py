@@ -42,7 +42,8 @@ def test_every_public_name_is_there():
 
 
 def test_no_public_function_shares_its_name_with_a_module():
-    modules = {path.stem for path in Path(napari_defects.__file__).parent.iterdir() if path.suffix == ".py"}
+    paths = Path(napari_defects.__file__).parent.iterdir()
+    modules = {path.stem for path in paths if path.suffix == ".py" or path.is_dir()}
     functions = {name for name in napari_defects.__all__ if callable(getattr(napari_defects, name))}
     assert not modules & functions
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from .crystals import Crystal
+from ..crystals import Crystal
 
 Array = npt.NDArray[np.float64]
 

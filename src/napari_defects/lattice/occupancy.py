@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .crystals import Crystal
+from ..crystals import Crystal
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -11,9 +11,9 @@ from scipy import ndimage
 from scipy.sparse import csgraph, csr_array
 from scipy.spatial import cKDTree
 
-from .crystals import Crystal
-from .simulation.probe import Microscope
-from .simulation.scattering import cross_section_A2
+from ..crystals import Crystal
+from ..simulation.probe import Microscope
+from ..simulation.scattering import cross_section_A2
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 import napari_defects as nd
 from napari_defects.crystals import get_crystal
 from napari_defects.lattice import Lattice, assign_sites, calibrate, fit_lattice
-from napari_defects.reciprocal import find_period
+from napari_defects.lattice.reciprocal import find_period
 from napari_defects.simulation.probe import Microscope
 from napari_defects.simulation.scattering import cross_section_A2
 

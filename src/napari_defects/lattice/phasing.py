@@ -16,8 +16,8 @@ import numpy.typing as npt
 from scipy.fft import fft2, fftfreq, next_fast_len
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, median
 
-from .crystals import Crystal, get_crystal
-from .micrograph import Micrograph
+from ..crystals import Crystal, get_crystal
+from ..micrograph import Micrograph
 
 Floats = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 import napari_defects as nd
-from napari_defects.jitter import straighten
+from napari_defects.atoms.jitter import straighten
 
 SHAPE = (384, 384)
 SIGMA = sample.SIGMA_NM / sample.PIXEL_NM

@@ -3,8 +3,8 @@ import pytest
 
 from napari_defects.crystals import GRAPHENE, WSE2
 from napari_defects.lattice import calibrate
+from napari_defects.lattice.phasing import Field, Host, find_host, measure_pixel, refine_host
 from napari_defects.micrograph import Micrograph
-from napari_defects.phasing import Field, Host, find_host, measure_pixel, refine_host
 
 PIXEL = 0.012
 
