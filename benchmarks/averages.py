@@ -19,7 +19,7 @@ import numpy as np
 from skimage.registration import phase_cross_correlation
 
 import napari_defects as nd
-from napari_defects.registration import Patches, make_template
+from napari_defects.averages.registration import Patches, make_template
 
 SIDE, STEP_NM, A_NM, SIGMA_NM = 128, 0.0156, 0.329, 0.065
 

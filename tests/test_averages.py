@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import napari_defects as nd
+from napari_defects.averages.registration import Patches, make_template
 from napari_defects.crystals import WSE2
 from napari_defects.lattice import Lattice
-from napari_defects.registration import Patches, make_template
 from napari_defects.simulation import Relaxation, Scan
 
 NEAREST = WSE2.nearest_neighbor_nm

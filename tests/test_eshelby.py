@@ -5,8 +5,9 @@ import pytest
 from planted import sites_of
 
 import napari_defects as nd
-from napari_defects import eshelby, oscillation
+from napari_defects import eshelby
 from napari_defects.deformation import displacements
+from napari_defects.eshelby import oscillation
 
 TENSOR = np.array([[0.02, 0.007], [0.007, -0.013]])
 NU, R = 0.19, 0.31

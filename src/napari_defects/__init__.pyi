@@ -26,6 +26,7 @@ from .deformation import line_profile as line_profile
 from .deformation import radial_profile as radial_profile
 from .deformation import strain as strain
 from .deformation import strain_image as strain_image
+from .deformation import structure_sites as structure_sites
 from .eshelby import EshelbyFit as EshelbyFit
 from .eshelby import fit_eshelby as fit_eshelby
 from .gaussian import cramer_rao as cramer_rao
@@ -58,7 +59,6 @@ from .simulation import Surface as Surface
 from .simulation import simulate as simulate
 from .simulation import training_pairs as training_pairs
 from .statistics import count as count
-from .theory import structure_sites as structure_sites
 from .tracks import track as track
 from .twins import Twin as Twin
 from .twins import match as match

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from .crystals import Crystal, get_crystal
-from .tables import SITES, Sites, check
+from ..crystals import Crystal, get_crystal
+from ..tables import SITES, Sites, check
 
 Array = npt.NDArray[np.float64]
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage, sparse
 
-from .crystals import Crystal
-from .gaussian import Columns, fit_columns
+from ..crystals import Crystal
+from ..gaussian import Columns, fit_columns
+from ..tables import Sites, check
 from .members import layout
-from .tables import Sites, check
 
 Array = npt.NDArray[np.float64]
 

@@ -17,15 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..crystals import Crystal
+from ..deformation import displacements, strain
+from ..gaussian import Columns
+from ..lattice import Lattice
+from ..micrograph import Micrograph, Progress
+from ..tables import Defects, Sites, Strain, check, empty
 from .coordinates import Ruler
-from .crystals import Crystal
-from .deformation import displacements, strain
-from .gaussian import Columns
-from .lattice import Lattice
+from .gathering import gather
 from .members import Ground, symmetry
-from .micrograph import Micrograph, Progress
-from .stacks import Stack, gather
-from .tables import Defects, Sites, Strain, check, empty
+from .stacks import Stack
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]

@@ -1,15 +1,4 @@
-"""The Eshelby inclusion in two dimensions: its field, its fit, and a test for what it cannot explain.
-
-A circle of radius R has the eigenstrain e* = t I + d (d without trace) and the elastic constants of
-its surroundings. With kappa = (3 - nu) / (1 + nu) in plane stress (a monolayer; 3 - 4 nu in plane
-strain), q = R^2 / r^2 and n = x / r:
-
-* inside: u = [2 t x + kappa d x] / (kappa + 1)
-* outside: u = [2 t q x + ((kappa - 1) q + q^2) d x + 2 q (1 - q) (n d n) x] / (kappa + 1)
-
-The dilatational field outside, in plane stress, is u = C x / r^2 with C = (1 + nu) t R^2 / 2: data
-outside fix that product and not R (Eshelby, Proc. R. Soc. A 241, 376 (1957)).
-"""
+"""An inclusion fitted to the displacements around a defect, and a test for what it cannot explain."""
 
 from __future__ import annotations
 
@@ -21,99 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import chi2 as chi2_distribution
 
-from .crystals import CRYSTALS
+from ..crystals import CRYSTALS
+from ..tables import check
+from .inclusion import basis, strain_tensor
 from .oscillation import Oscillation, find_oscillation
-from .tables import check
 
 Array = npt.NDArray[np.float64]
-Plane = Literal["stress", "strain"]
-
-
-def _kappa(poisson_ratio: float, plane: Plane) -> float:
-    if not -1 < poisson_ratio < (1 if plane == "stress" else 0.5):
-        raise ValueError(f"`poisson_ratio` must be -1 to {1 if plane == 'stress' else 0.5}, got {poisson_ratio}.")
-    return (3 - poisson_ratio) / (1 + poisson_ratio) if plane == "stress" else 3 - 4 * poisson_ratio
-
-
-def _split(eigenstrain: float | npt.ArrayLike) -> tuple[float, Array]:
-    """Return t and d of an eigenstrain given as a number (t) or as a symmetric (2, 2) tensor."""
-    tensor = np.asarray(eigenstrain, float)
-    tensor = tensor * np.eye(2) if tensor.ndim == 0 else tensor
-    if tensor.shape != (2, 2) or not np.allclose(tensor, tensor.T):
-        raise ValueError(f"`eigenstrain` must be a number or a symmetric (2, 2) tensor, got {eigenstrain!r}.")
-    t = float(np.trace(tensor) / 2)
-    return t, tensor - t * np.eye(2)
-
-
-def displacement(
-    offsets_nm: npt.ArrayLike,
-    eigenstrain: float | npt.ArrayLike,
-    radius_nm: float,
-    *,
-    poisson_ratio: float = 0.2,
-    plane: Plane = "stress",
-) -> Array:
-    """Displacement field of a circular inclusion.
-
-    Parameters
-    ----------
-    offsets_nm : array_like, shape (..., 2)
-        Positions (y, x) from the inclusion's centre.
-    eigenstrain : float or array_like, shape (2, 2)
-        t of a dilatational inclusion, or the tensor in (y, x) order.
-    radius_nm : float
-    poisson_ratio : float
-    plane : {"stress", "strain"}
-
-    Returns
-    -------
-    ndarray, shape (..., 2)
-        (u_y, u_x) in nm.
-    """
-    x = np.asarray(offsets_nm, float)
-    kappa, (t, d) = _kappa(poisson_ratio, plane), _split(eigenstrain)
-    r2 = np.maximum((x**2).sum(-1, keepdims=True), 1e-30)
-    q = np.minimum(radius_nm**2 / r2, 1.0)
-    dx = x @ d
-    s = (x * dx).sum(-1, keepdims=True) / r2
-    outside = 2 * t * q * x + ((kappa - 1) * q + q**2) * dx + 2 * q * (1 - q) * s * x
-    return np.asarray(np.where(q < 1, outside, 2 * t * x + kappa * dx) / (kappa + 1))
-
-
-def strain_tensor(
-    offsets_nm: npt.ArrayLike,
-    eigenstrain: float | npt.ArrayLike,
-    radius_nm: float,
-    *,
-    poisson_ratio: float = 0.2,
-    plane: Plane = "stress",
-) -> Array:
-    """Strain field of a circular inclusion; parameters as in `displacement`.
-
-    Returns
-    -------
-    ndarray, shape (..., 2, 2)
-        Total strain, the eigenstrain included, in (y, x) order: ``[..., 0, 0]`` is eyy.
-    """
-    x = np.asarray(offsets_nm, float)
-    kappa, (t, d) = _kappa(poisson_ratio, plane), _split(eigenstrain)
-    r2 = np.maximum((x**2).sum(-1), 1e-30)[..., None, None]
-    q = np.minimum(radius_nm**2 / r2, 1.0)
-    dx = x @ d
-    identity = np.eye(2)
-    xx, dxx = x[..., :, None] * x[..., None, :], dx[..., :, None] * x[..., None, :]
-    s = (x * dx).sum(-1)[..., None, None] / r2
-    slope = 4 * q * (1 - q) / r2  # of n d n: the gradient of s is 2 (d x - s x) / r^2
-    gradient = (
-        2 * t * q * (identity - 2 * xx / r2)
-        + ((kappa - 1) * q + q**2) * d
-        - 2 * q / r2 * (kappa - 1 + 2 * q) * dxx
-        + 2 * q * (1 - q) * s * identity
-        + slope * (np.swapaxes(dxx, -1, -2) - s * xx)
-        - 4 * q / r2 * (1 - 2 * q) * s * xx
-    )
-    gradient = np.where(q < 1, gradient, 2 * t * identity + kappa * d) / (kappa + 1)
-    return np.asarray((gradient + np.swapaxes(gradient, -1, -2)) / 2)
 
 
 @dataclass(frozen=True)
@@ -159,7 +61,7 @@ class EshelbyFit:
         x = np.asarray(positions_nm, float) - self.center_nm
         strengths = np.array([self.c_nm2, *self.deviator_nm2])
         radius = 0.0 if np.isnan(self.radius_nm) else self.radius_nm
-        return np.asarray(1000 * np.einsum("...ip,p->...i", _basis(x, radius, self.poisson_ratio), strengths))
+        return np.asarray(1000 * np.einsum("...ip,p->...i", basis(x, radius, self.poisson_ratio), strengths))
 
     def strain(self, positions_nm: npt.ArrayLike) -> pd.DataFrame:
         """Fitted eyy, exx, exy, dilation and rotation_rad (0) at positions (y, x), shape (n, 2)."""
@@ -171,18 +73,6 @@ class EshelbyFit:
         e = strain_tensor(x, tensor, radius, poisson_ratio=self.poisson_ratio)
         columns = {"eyy": e[:, 0, 0], "exx": e[:, 1, 1], "exy": e[:, 0, 1], "dilation": e[:, 0, 0] + e[:, 1, 1]}
         return pd.DataFrame(columns | {"rotation_rad": np.zeros(len(x))})
-
-
-def _basis(x: Array, radius_nm: float, poisson_ratio: float) -> Array:
-    """Fields per unit C, R^2 d_xx and R^2 d_xy outside an inclusion: shape (..., 2, 3)."""
-    kappa = _kappa(poisson_ratio, "stress")
-    r2 = np.maximum((x**2).sum(-1, keepdims=True), 1e-30)
-    q = radius_nm**2 / r2
-    fields = [x / r2]
-    for d in (np.array([[-1.0, 0], [0, 1]]), np.array([[0, 1.0], [1, 0]])):
-        s = (x * (x @ d)).sum(-1, keepdims=True) / r2
-        fields.append(((kappa - 1 + q) * (x @ d) + 2 * (1 - q) * s * x) / r2 / (kappa + 1))
-    return np.stack(fields, -1)
 
 
 def fit_eshelby(
@@ -256,7 +146,7 @@ def fit_eshelby(
     n_strengths = 3 if eigenstrain == "general" else 1
 
     def solve(radius: float) -> tuple[float, Array, Array]:
-        design = np.concatenate([_basis(x, radius, poisson_ratio)[..., :n_strengths], nuisance], -1)
+        design = np.concatenate([basis(x, radius, poisson_ratio)[..., :n_strengths], nuisance], -1)
         a, b = (design / err[..., None]).reshape(u.size, -1), (u / err).ravel()
         solution = np.linalg.lstsq(a, b, rcond=None)[0]
         return float(((b - a @ solution) ** 2).sum()), solution, np.linalg.pinv(a.T @ a)
@@ -273,8 +163,8 @@ def fit_eshelby(
     sigma = np.sqrt(np.diag(covariance))
     strengths, strength_errs = np.zeros(3), np.zeros(3)
     strengths[:n_strengths], strength_errs[:n_strengths] = solution[:n_strengths], sigma[:n_strengths]
-    basis = _basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio)
-    model, offset = basis @ strengths, nuisance @ solution[n_strengths:]
+    fields = basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio)
+    model, offset = fields @ strengths, nuisance @ solution[n_strengths:]
     residual, n = u - model - offset, x / r[:, None]
     dof = u.size - len(solution) - int(np.isfinite(radius))
     columns = {
@@ -283,7 +173,7 @@ def fit_eshelby(
         "radial_err_pm": 1000 * np.sqrt((n**2 * err**2).sum(1)), "model_pm": 1000 * (n * model).sum(1),
         "uy_residual_pm": 1000 * residual[:, 0], "ux_residual_pm": 1000 * residual[:, 1],
     }  # fmt: skip
-    taken = np.concatenate([basis[..., :n_strengths], nuisance], -1)
+    taken = np.concatenate([fields[..., :n_strengths], nuisance], -1)
     return EshelbyFit(
         c_nm2=float(strengths[0]),
         c_err_nm2=float(strength_errs[0]),

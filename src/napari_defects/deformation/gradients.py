@@ -1,129 +1,27 @@
-"""How far columns are from where the lattice wants them, and the strain that this makes.
+"""Strain: the symmetric part of the displacement's gradient, found at each column by a local affine fit.
 
-u = measured - reference; strain is the symmetric part of its gradient, found at each column by a local
-affine least-squares fit over neighbours of the same sublattice. Errors are those of the positions,
-propagated: with sd sigma per axis and six neighbours at distance a, sigma / (sqrt(3) a) for exx.
+The fit is over neighbours of the same sublattice. Errors are those of the positions, propagated: with
+sd sigma per axis and six neighbours at distance a, sigma / (sqrt(3) a) for exx.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .crystals import CRYSTALS, Crystal
-from .lattice import Lattice
-from .profiles import LineProfile as LineProfile
-from .profiles import line_profile as line_profile
-from .profiles import radial_profile as radial_profile
-from .profiles import strain_image as strain_image
-from .tables import STRAIN, Strain, check
+from ..crystals import CRYSTALS, Crystal
+from ..lattice import Lattice
+from ..tables import Strain, check
+from .shifts import DISPLACEMENT, displacements
 
 Array = npt.NDArray[np.float64]
 
-_DISPLACEMENT = ["uy_pm", "ux_pm", "uy_err_pm", "ux_err_pm"]
-_SITE = ["frame", "i", "j", "sublattice"]
-_CLIP = 4.0
 # exx, eyy, exy, dilation, rotation from the gradient (duy/dy, duy/dx, dux/dy, dux/dx)
 _COMPONENTS = {
     "eyy": (1, 0, 0, 0), "exx": (0, 0, 0, 1), "exy": (0, 0.5, 0.5, 0),
     "dilation": (1, 0, 0, 1), "rotation_rad": (0, 0.5, -0.5, 0),
 }  # fmt: skip
-
-
-def displacements(
-    sites: pd.DataFrame,
-    lattice: Lattice | None = None,
-    *,
-    center_nm: npt.ArrayLike | None = None,
-    exclude_nm: float = 0.5,
-    fit: Literal["none", "offsets", "affine"] = "offsets",
-    reference: pd.DataFrame | None = None,
-) -> Strain:
-    """Displacement of every column from the reference lattice.
-
-    Parameters
-    ----------
-    sites : DataFrame
-        SITES table.
-    lattice : Lattice, optional
-        Reference; None takes the sites' own ideal positions. Both hold the scan's distortion.
-    center_nm : array_like, shape (2,), optional
-        A defect whose surroundings the reference must not be fitted to.
-    exclude_nm : float
-        Radius of these surroundings; used only with `center_nm`.
-    fit : {"offsets", "none", "affine"}
-        What is adjusted before differences are taken: the offset of each sublattice, nothing, or the
-        offsets and a uniform strain and rotation. A fitted strain takes part of a defect's own field.
-    reference : DataFrame, optional
-        STRAIN table of the pristine crystal or of the same defect without a field, measured in the
-        same way: its displacements (the method's bias) are taken off, its errors added.
-
-    Returns
-    -------
-    Strain
-        With uy_pm, ux_pm and their errors filled; the strains are NaN.
-
-    Raises
-    ------
-    ValueError
-        If columns are missing, or no column is left outside the excluded core.
-    """
-    table = check(sites, "sites")
-    on_lattice = table["i"].notna().to_numpy() & table["j"].notna().to_numpy()
-    ideal = np.where(on_lattice[:, None], table[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float), np.nan)
-    if lattice is not None:
-        for frame in np.unique(table.loc[on_lattice, "frame"]):
-            rows = on_lattice & (table["frame"] == frame).to_numpy()
-            cells = (table.loc[rows, k].to_numpy() for k in ("i", "j", "sublattice"))
-            ideal[rows] = lattice.at(frame).position(*cells)
-    u = table[["y_nm", "x_nm"]].to_numpy() - ideal
-    err = table[["y_err_nm", "x_err_nm"]].to_numpy()
-    fitted = np.isfinite(u).all(1)
-    if center_nm is not None:
-        fitted &= np.linalg.norm(ideal - np.asarray(center_nm, float), axis=1) >= exclude_nm
-    if fit != "none" and np.isfinite(u).any():
-        u = u - _reference_shift(table, ideal, u, fitted, affine=fit == "affine")
-    result = table.assign(**dict.fromkeys((c.name for c in STRAIN if c.name not in table.columns), np.nan))
-    result["y_ideal_nm"], result["x_ideal_nm"] = ideal.T
-    result[_DISPLACEMENT] = 1000 * np.column_stack([u, err])
-    if reference is not None:
-        twin = check(reference, "strain").drop_duplicates(_SITE[1:])
-        bias = result[_SITE[1:]].merge(twin[_SITE[1:] + _DISPLACEMENT], on=_SITE[1:], how="left")
-        result[_DISPLACEMENT[:2]] -= bias[_DISPLACEMENT[:2]].fillna(0).to_numpy()
-        squares = result[_DISPLACEMENT[2:]] ** 2 + bias[_DISPLACEMENT[2:]].fillna(0).to_numpy() ** 2
-        result[_DISPLACEMENT[2:]] = np.sqrt(squares)
-    checked = check(result, "strain")
-    checked.attrs = dict(sites.attrs) | ({} if lattice is None else {"crystal": lattice.crystal.name})
-    return Strain(checked)
-
-
-def _reference_shift(
-    table: pd.DataFrame, ideal: Array, u: Array, fitted: npt.NDArray[np.bool_], *, affine: bool
-) -> Array:
-    """Offset per frame and sublattice, with a common gradient per frame if `affine`, by clipped least squares."""
-    shift = np.zeros_like(u)
-    for _, rows in table.reset_index(drop=True).groupby("frame").groups.items():
-        index = rows.to_numpy()
-        names = table["sublattice"].to_numpy()[index]
-        design = np.column_stack([names == name for name in np.unique(names)]).astype(float)
-        if affine:
-            middle = np.nanmean(ideal[index], axis=0)
-            design = np.column_stack([design, np.nan_to_num(ideal[index] - middle)])
-        use = fitted[index]
-        if use.sum() < design.shape[1]:
-            raise ValueError(
-                f"`exclude_nm` leaves {int(use.sum())} columns to fit the reference lattice to; make it smaller."
-            )
-        for _ in range(4):
-            solution = np.linalg.lstsq(design[use], u[index][use], rcond=None)[0]
-            rest = np.abs(u[index] - design @ solution).max(1)
-            spread = 1.4826 * np.median(rest[use])
-            use = fitted[index] & (rest <= _CLIP * spread + 1e-9)
-        shift[index] = design @ solution
-    return shift
 
 
 def strain(
@@ -156,7 +54,7 @@ def strain(
     ValueError
         If columns are missing or `neighbors` is not a closed shell.
     """
-    known = lattice is None and set(_DISPLACEMENT) <= set(sites.columns)
+    known = lattice is None and set(DISPLACEMENT) <= set(sites.columns)
     table = check(sites, "strain") if known else displacements(sites, lattice)
     crystal = lattice.crystal if lattice else CRYSTALS.get(str(sites.attrs.get("crystal")))
     table = Strain(table.copy())
@@ -218,7 +116,7 @@ def _fill(
     lookup = np.full((len(names), *shape), -1)
     lookup[kind, cells[:, 0] - low[0], cells[:, 1] - low[1]] = np.arange(len(rows))
     place = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
-    u, err = (rows[_DISPLACEMENT[k : k + 2]].to_numpy() / 1000 for k in (0, 2))
+    u, err = (rows[DISPLACEMENT[k : k + 2]].to_numpy() / 1000 for k in (0, 2))
     measured = np.asarray(np.isfinite(u).all(1))
     if np.isfinite(err).any():
         measured &= np.isfinite(err).all(1)  # a failed fit; a table without any errors is exact (theory)

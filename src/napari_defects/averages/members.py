@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from .crystals import CRYSTALS, Crystal, Sublattice
-from .deformation import cell
-from .lattice import Lattice
+from ..crystals import CRYSTALS, Crystal, Sublattice
+from ..deformation import cell
+from ..lattice import Lattice
 
 Array = npt.NDArray[np.float64]
 
