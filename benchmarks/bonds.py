@@ -27,9 +27,9 @@ import pandas as pd
 
 import napari_defects as nd
 from napari_defects.bonds import angle_table, bond_graph, bond_table, find_defects
-from napari_defects.chemistry import assign_elements, bond_rules
+from napari_defects.bonds.chemistry import assign_elements, bond_rules
+from napari_defects.bonds.neighborhoods import resolve
 from napari_defects.micrograph import Micrograph
-from napari_defects.neighborhoods import resolve
 from napari_defects.tracks import track, transitions
 
 SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))

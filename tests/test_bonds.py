@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 
 from napari_defects.bonds import classify_bonds, find_defects
-from napari_defects.chemistry import BondRules, assign_elements, bond_rules
+from napari_defects.bonds.chemistry import BondRules, assign_elements, bond_rules
+from napari_defects.bonds.graphs import angle_table, bond_graph, bond_table
+from napari_defects.bonds.rings import clusters, rings
 from napari_defects.crystals import GRAPHENE
-from napari_defects.graphs import angle_table, bond_graph, bond_table
 from napari_defects.micrograph import Maps
-from napari_defects.rings import clusters, rings
 
 BOND = 0.246 / 3**0.5
 

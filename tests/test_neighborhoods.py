@@ -3,12 +3,13 @@ import pandas as pd
 import pytest
 
 from napari_defects.bonds import classify_bonds, find_defects
-from napari_defects.chemistry import assign_elements, bond_rules
+from napari_defects.bonds.chemistry import assign_elements, bond_rules
+from napari_defects.bonds.graphs import bond_graph, bond_table
+from napari_defects.bonds.holes import hole_odds
+from napari_defects.bonds.neighborhoods import resolve
 from napari_defects.crystals import GRAPHENE
-from napari_defects.graphs import bond_graph, bond_table
+from napari_defects.lattice.phasing import Host
 from napari_defects.micrograph import Micrograph
-from napari_defects.neighborhoods import hole_odds, resolve
-from napari_defects.phasing import Host
 
 PIXEL, SIDE, SIGMA = 0.012, 176, 0.055
 

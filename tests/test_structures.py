@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from napari_defects.bonds import bond_graph
-from napari_defects.structures import to_ase, write_structure
+from napari_defects.bonds.structures import to_ase, write_structure
 
 
 @pytest.fixture

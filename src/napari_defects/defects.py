@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from . import verdicts
 from .bonds import classify_bonds
-from .chemistry import sample_maps
+from .bonds.chemistry import sample_maps
 from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, site_of
 from .micrograph import Maps, Micrograph, Progress
 from .photometry import measuring_points, relative_heights

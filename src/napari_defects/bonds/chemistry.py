@@ -17,10 +17,10 @@ import pandas as pd
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
-from . import tables
-from .crystals import Crystal, get_crystal
-from .micrograph import Maps
-from .tables import Atoms
+from .. import tables
+from ..crystals import Crystal, get_crystal
+from ..micrograph import Maps
+from ..tables import Atoms
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,10 +16,10 @@ import pandas as pd
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
-from . import tables
+from .. import tables
+from ..crystals import Crystal, get_crystal
+from ..micrograph import Maps
 from .chemistry import VACANCY, BondRules, assign_elements, bond_rules
-from .crystals import Crystal, get_crystal
-from .micrograph import Maps
 
 Floats = npt.NDArray[np.float64]
 

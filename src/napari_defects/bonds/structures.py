@@ -11,8 +11,8 @@ import ase.io
 import networkx as nx
 import numpy as np
 
+from ..io import writing
 from .chemistry import VACANCY
-from .io import writing
 
 _GRAPHS, _STRUCTURES = (".graphml", ".json"), (".xyz", ".cif")
 

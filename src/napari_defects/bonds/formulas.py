@@ -18,16 +18,15 @@ import pandas as pd
 from ase.data import atomic_masses, atomic_numbers
 from scipy.spatial import cKDTree
 
-from . import tables
+from .. import tables
+from ..crystals import Crystal, get_crystal
+from ..micrograph import Maps, Micrograph, Progress
+from ..tables import Defects
 from .chemistry import VACANCY, assign_elements, bond_rules, map_odds
-from .crystals import Crystal, get_crystal
-from .graphs import angle_table, bond_graph, bond_table, foreign_atoms, place_nm
-from .micrograph import Maps, Micrograph, Progress
-from .neighborhoods import hole_odds, resolve
+from .graphs import angle_table, bond_graph, foreign_atoms, place_nm
+from .holes import hole_odds
+from .neighborhoods import resolve
 from .rings import Cluster, center_nm, clusters, rings
-from .tables import Defects
-
-__all__ = ["angle_table", "bond_graph", "bond_table", "classify_bonds", "find_defects", "foreign_atoms"]
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,0 +1,25 @@
+"""From atoms to the chemistry of a defect: elements, bonds, rings, formulas; and out to other programs."""
+
+from .chemistry import BondRules, assign_elements, bond_rules
+from .formulas import classify_bonds, find_defects
+from .graphs import angle_table, bond_graph, bond_table, foreign_atoms
+from .neighborhoods import resolve
+from .rings import clusters, rings
+from .structures import to_ase, write_structure
+
+__all__ = [
+    "BondRules",
+    "angle_table",
+    "assign_elements",
+    "bond_graph",
+    "bond_rules",
+    "bond_table",
+    "classify_bonds",
+    "clusters",
+    "find_defects",
+    "foreign_atoms",
+    "resolve",
+    "rings",
+    "to_ase",
+    "write_structure",
+]

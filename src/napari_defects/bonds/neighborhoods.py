@@ -1,0 +1,167 @@
+"""The atoms around a foreign one, where the dose is too low to see each of them alone.
+
+The host lattice says where atoms should be, their common brightness says how bright, and a bright
+foreign atom hides its neighbours in its tails. So around every foreign atom all of them are fitted
+together, with the lattice as a prior: each host atom then is there, or is not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from scipy.special import expit
+
+from ..crystals import Crystal, get_crystal
+from ..lattice.phasing import Field, Host, find_host, refine_host
+from ..micrograph import Micrograph, Progress
+from ..tables import Atoms, positions_nm
+from .chemistry import VACANCY, BondRules, assign_elements, bond_rules
+from .patches import BLOCKED_NM, INNER_NM, REACH_NM, PatchFit, Scene, fit_patch, make_scene
+
+Floats = npt.NDArray[np.float64]
+
+_APART_NM = 0.165  # a neighbour begins no nearer than this,
+_SQUEEZED_NM = 0.125  # and is not there when that puts it so near to another foreign atom
+_LOOSE_NM, _FIRM_NM = 0.03, 0.012  # prior scatter of neighbours, and of the atoms behind them
+_SCALES = (0.88, 1.14)  # of the lattice in a calibrated image
+_SURELY_ABSENT = -6.0
+_MOVED_NM = 0.05
+_ABSENT, _TAKEN = -2.2, 0.0  # log odds to be kept: of a site beside a foreign atom, of one that has to move for it
+
+
+def resolve(
+    micrograph: Micrograph,
+    atoms: pd.DataFrame,
+    *,
+    crystal: str | Crystal = "graphene",
+    rules: BondRules | None = None,
+    progress: Progress | None = None,
+) -> Atoms:
+    """Fit the neighbourhood of every foreign atom, with the host lattice as a prior.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    atoms : DataFrame
+        ATOMS, with `element` or with brightness to tell it by.
+    crystal : str or Crystal
+        A host of single atoms.
+    rules : BondRules, optional
+    progress : callable, optional
+        ``progress(done, total)`` over frames.
+
+    Returns
+    -------
+    Atoms
+        With `element` and `element_probability`; the host atoms within 0.36 nm of a foreign one
+        are those of the joint fit. Frames without a lattice are left as they are.
+    """
+    crystal = get_crystal(crystal)
+    rules = rules or bond_rules(crystal)
+    table = atoms if "element" in atoms else assign_elements(atoms, rules)
+    parts: list[pd.DataFrame] = []
+    lattice: Host | None = None
+    sigma_nm: float | None = None  # that of the frame before
+    for number in sorted(table["frame"].unique().tolist()):
+        part = table[table["frame"] == number]
+        if progress is not None:
+            progress(number, micrograph.n_frames)
+        if not part["element"].isin([*rules.host, VACANCY]).all():
+            field = Field.of(micrograph, number)
+            lattice = _host(field, crystal, lattice)
+            if lattice is not None:
+                part, sigma_nm = _resolve_frame(micrograph, field, lattice, part, rules, sigma_nm)
+        parts.append(part)
+    return Atoms(pd.concat(parts, ignore_index=True) if parts else table)
+
+
+def _host(field: Field, crystal: Crystal, before: Host | None) -> Host | None:
+    """Host of a frame, like that of the frame before or looked for anew."""
+    for near in (before, None) if before is not None else (None,):
+        try:
+            return find_host(field, crystal, scales=_SCALES, near=near)
+        except ValueError:
+            continue
+    return None
+
+
+def _resolve_frame(
+    micrograph: Micrograph, field: Field, lattice: Host, atoms: pd.DataFrame, rules: BondRules, sigma_nm: float | None
+) -> tuple[pd.DataFrame, float]:
+    foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
+    places = positions_nm(foreign)
+    scene = make_scene(micrograph, lattice, places, int(atoms["frame"].iloc[0]), sigma_nm)
+    away = np.linalg.norm(positions_nm(atoms)[:, None] - places, axis=-1).min(1)
+    parts = [atoms.loc[~(away < INNER_NM)]]
+    for group in _groups(places, 2 * INNER_NM):
+        local = refine_host(field, lattice, around_nm=places[group].mean(0), avoid_nm=places)
+        parts.append(_neighborhood(scene, foreign.iloc[group], local, rules))
+    return pd.concat(parts, ignore_index=True), scene.sigma_nm
+
+
+def _groups(points: Floats, apart_nm: float) -> list[npt.NDArray[np.int64]]:
+    """Rows of points that hang together."""
+    pairs = cKDTree(points).query_pairs(apart_nm, output_type="ndarray")
+    matrix = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(points), len(points)))
+    labels = connected_components(matrix, directed=False)[1]
+    return [np.flatnonzero(labels == k) for k in np.unique(labels)]
+
+
+def _neighborhood(scene: Scene, members: pd.DataFrame, lattice: Host, rules: BondRules) -> pd.DataFrame:
+    """Foreign atoms and the host atoms found beside them, as rows of ATOMS."""
+    centers = positions_nm(members)
+    extent = scene.pixel * (np.array(scene.image.shape) - 1)
+    sites = lattice.sites_within(extent, margin_nm=0.1)[1]
+    away = np.linalg.norm(sites[:, None] - centers, axis=-1)
+    sites = sites[(away.min(1) < REACH_NM + 0.12) & (away.min(1) > BLOCKED_NM)]
+    prior, loose = _pushed(sites, centers)
+    room = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) > _SQUEEZED_NM
+    moved = np.linalg.norm(prior - sites, axis=1)[room] > _MOVED_NM
+    prior, loose = prior[room], loose[room]
+    heights = members["amplitude"].to_numpy(float)
+    fit = fit_patch(scene, centers, heights, prior, loose)
+    n = len(centers)
+    gain = _presence(fit, n, scene.height)
+    beside = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) < INNER_NM
+    absent = beside & (gain < np.where(moved, _TAKEN, _ABSENT))
+    for k, element in enumerate(members["element"]):  # rather a dim atom than too few bonds
+        reach = 1e-3 * rules.limit_pm(element, rules.host[0])
+        bonded = np.linalg.norm(fit.yx[n:] - fit.yx[k], axis=1) < reach
+        others = np.linalg.norm(np.delete(fit.yx[:n], k, axis=0) - fit.yx[k], axis=1)
+        short = rules.smallest_coordination.get(element, 0) - int((bonded & ~absent).sum())
+        short -= int((others < 1e-3 * rules.limit_pm(element, element)).sum())
+        spare = np.flatnonzero(bonded & absent & (gain > _SURELY_ABSENT))
+        absent[spare[np.argsort(-gain[spare])[: max(short, 0)]]] = False
+    if absent.any():
+        prior, loose, beside, gain = prior[~absent], loose[~absent], beside[~absent], gain[~absent]
+        fit = fit_patch(scene, centers, heights, prior, loose)
+    keep = np.concatenate([np.ones(n, bool), beside])
+    host = rules.host[0]
+    return pd.DataFrame({
+        "frame": int(members["frame"].iloc[0]), "y_nm": fit.yx[:, 0], "x_nm": fit.yx[:, 1],
+        "y_err_nm": fit.error[:, 0], "x_err_nm": fit.error[:, 1], "sigma_nm": scene.sigma_nm,
+        "amplitude": fit.height, "amplitude_err": fit.error[:, 2], "background": fit.background, "score": 1.0,
+        "element": [*members["element"], *[host] * len(prior)],
+        "element_probability": [*members["element_probability"], *expit(gain)],
+    })[keep]  # fmt: skip
+
+
+def _pushed(sites: Floats, centers: Floats) -> tuple[Floats, Floats]:
+    """Where to expect the atom of each site, and how loosely: none overlaps a foreign atom."""
+    offset = sites[:, None] - centers
+    distance = np.linalg.norm(offset, axis=-1)
+    nearest = distance.argmin(1)
+    rows = np.arange(len(sites))
+    short = np.clip(_APART_NM - distance[rows, nearest], 0, None)
+    prior = sites + offset[rows, nearest] * (short / distance[rows, nearest])[:, None]
+    return prior, np.where(distance.min(1) < INNER_NM, _LOOSE_NM, _FIRM_NM)
+
+
+def _presence(fit: PatchFit, n: int, height: float) -> Floats:
+    """Log odds that each host atom is there against that it is not, before any prior."""
+    found, error = fit.height[n:], fit.error[n:, 2]
+    return np.asarray((found**2 - (found - height) ** 2) / (2 * (error**2 + (0.15 * height) ** 2)))

@@ -1,0 +1,108 @@
+"""When the species of a trajectory changes, and how long it stays what it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2
+
+from .. import tables
+
+
+def transitions(tracks: pd.DataFrame) -> pd.DataFrame:
+    """Where a trajectory's species changes.
+
+    Parameters
+    ----------
+    tracks : DataFrame
+        TRACKS.
+
+    Returns
+    -------
+    DataFrame
+        `track`, `frame` (the first with the new species), `frame_before`, `gap_frames` (missing
+        in between: the change was somewhere there), `species_from`, `species_to`, `y_nm`, `x_nm`,
+        `step_nm`.
+    """
+    table, before = _steps(tracks)
+    changed = before["species"].notna() & (before["species"] != table["species"])
+    new, old = table[changed], before[changed]
+    return pd.DataFrame({
+        "track": new["track"], "frame": new["frame"], "frame_before": old["frame"].astype("int64"),
+        "gap_frames": (new["frame"] - old["frame"] - 1).astype("int64"),
+        "species_from": old["species"], "species_to": new["species"], "y_nm": new["y_nm"], "x_nm": new["x_nm"],
+        "step_nm": np.hypot(new["y_nm"] - old["y_nm"], new["x_nm"] - old["x_nm"]),
+    }).reset_index(drop=True)  # fmt: skip
+
+
+def transition_matrix(tracks: pd.DataFrame) -> pd.DataFrame:
+    """How often each species (row) was followed by each (column) in the next frame seen."""
+    table, before = _steps(tracks)
+    names = sorted(table["species"].unique())
+    seen = before["species"].notna()
+    counts = pd.crosstab(before.loc[seen, "species"], table.loc[seen, "species"])
+    return counts.reindex(index=names, columns=names, fill_value=0).rename_axis(index="from", columns="to")
+
+
+def dwells(tracks: pd.DataFrame) -> pd.DataFrame:
+    """Stretches of a trajectory with one species.
+
+    Returns
+    -------
+    DataFrame
+        `track`, `species`, `first_frame`, `last_frame`, `frames` (its length: up to the first
+        frame of the next stretch), `complete` (its beginning and end were both seen).
+    """
+    table, before = _steps(tracks)
+    table["stretch"] = (before["species"] != table["species"]).cumsum()
+    group = table.groupby(["track", "stretch"], sort=True)
+    result = group.agg(species=("species", "first"), first_frame=("frame", "min"), last_frame=("frame", "max"))
+    result = result.reset_index().drop(columns="stretch")
+    following = result.groupby("track")["first_frame"].shift(-1)
+    result["frames"] = (following.fillna(result["last_frame"] + 1) - result["first_frame"]).astype("int64")
+    result["complete"] = following.notna() & result.groupby("track")["first_frame"].shift(1).notna()
+    return result[["track", "species", "first_frame", "last_frame", "frames", "complete"]]
+
+
+def dwell_times(
+    tracks: pd.DataFrame, *, confidence: float = 0.95, frame_interval_s: float | None = None
+) -> pd.DataFrame:
+    """Mean life of each species, were it to leave at a constant rate.
+
+    Frames spent divided by departures seen; stretches cut off by the movie count as time without
+    departure. The interval is exact for Poisson departures.
+
+    Parameters
+    ----------
+    tracks : DataFrame
+    confidence : float
+    frame_interval_s : float, optional
+        Gives the times in seconds; frames otherwise.
+
+    Returns
+    -------
+    DataFrame
+        `species`, `stretches`, `departures`, `dwell`, `dwell_low`, `dwell_high`, `unit`; a dwell
+        never seen to end is infinite, with a finite lower end.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}.")
+    scale, unit = (1.0, "frame") if frame_interval_s is None else (float(frame_interval_s), "s")
+    table = dwells(tracks)
+    last = table.groupby("track")["last_frame"].transform("max") == table["last_frame"]
+    rows = []
+    for name, part in table.assign(left=~last).groupby("species"):
+        time, n = scale * part["frames"].sum(), int(part["left"].sum())
+        low, high = (float(chi2.ppf((1 + s * confidence) / 2, 2 * k)) / 2 for s, k in ((-1, n), (1, n + 1)))
+        with np.errstate(divide="ignore"):
+            mean, longest, shortest = (time / np.array([n, np.nan_to_num(low), high])).tolist()
+        rows.append((name, len(part), n, mean, shortest, longest, unit))
+    return pd.DataFrame(
+        rows, columns=["species", "stretches", "departures", "dwell", "dwell_low", "dwell_high", "unit"]
+    )
+
+
+def _steps(tracks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows sorted by track and frame, and beside each the row before it on its track."""
+    table = tables.check(tracks, "tracks").sort_values(["track", "frame"], kind="stable").reset_index(drop=True)
+    return table, table.groupby("track")[["frame", "species", "y_nm", "x_nm"]].shift(1)
