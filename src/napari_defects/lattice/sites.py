@@ -1,0 +1,93 @@
+"""Atoms on the sites of a lattice, and the sites that are empty."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+from ..tables import Atoms, Sites, check, positions_nm
+from .fitting import by_frame
+from .model import Lattice
+from .occupancy import empty_sites
+
+_LEFT = 0.7  # bond lengths within which an atom off the lattice accounts for an empty site
+
+
+def assign_sites(atoms: Atoms, lattice: Lattice, *, max_offset_nm: float = 0.08) -> Sites:
+    """Give every atom its lattice site, and every empty site of the crystal a row.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        From `locate`.
+    lattice : Lattice
+        From `fit_lattice`.
+    max_offset_nm : float
+        Largest distance between an atom and its site, in a crystal of nominal size (multiplied by `lattice.scale`).
+
+    Returns
+    -------
+    Sites
+        One row per site: occupied ones carry their atom, empty ones have NaN position and amplitude. Only sites
+        with most of their neighbours present count as empty; holes and the outside of the flake have none. Atoms
+        off the lattice follow at the end with `i`, `j` missing and sublattice ``""``. ``attrs["crystal"]`` is the
+        crystal's name.
+
+    Raises
+    ------
+    ValueError
+        If `max_offset_nm` is not positive, or if a column is missing.
+    """
+    if not max_offset_nm > 0:
+        raise ValueError(f"`max_offset_nm` must be positive, got {max_offset_nm}.")
+    atoms = Atoms(check(atoms, "atoms"))
+    parts = [_assign_frame(table, lattice.at(n), max_offset_nm * lattice.at(n).scale) for n, table in by_frame(atoms)]
+    if not parts:
+        parts = [_assign_frame(atoms, lattice, max_offset_nm)]
+    sites = check(pd.concat([p for p in parts if len(p)] or parts, ignore_index=True), "sites")
+    sites.attrs["crystal"] = lattice.crystal.name
+    return Sites(sites)
+
+
+def _assign_frame(table: pd.DataFrame, lattice: Lattice, max_offset_nm: float) -> pd.DataFrame:
+    names = np.array([s.name for s in lattice.crystal.sublattices], object)
+    points = positions_nm(table)
+    i, j, s = lattice.index(np.nan_to_num(points))
+    ideal = lattice.position(i, j, s)
+    offset = np.linalg.norm(points - ideal, axis=1)
+    order = np.argsort(offset, kind="stable")
+    first = ~pd.DataFrame({"i": i[order], "j": j[order], "s": s[order]}).duplicated().to_numpy()
+    taken = np.zeros(len(table), bool)
+    taken[order] = first & (offset[order] <= max_offset_nm)
+
+    table = table.assign(
+        i=pd.array(i, "Int64"),
+        j=pd.array(j, "Int64"),
+        sublattice=names[s],
+        y_ideal_nm=ideal[:, 0],
+        x_ideal_nm=ideal[:, 1],
+    )
+    table.loc[~taken, ["i", "j"]] = pd.NA
+    table.loc[~taken, "sublattice"] = ""
+    table.loc[~taken, ["y_ideal_nm", "x_ideal_nm"]] = np.nan
+    if not taken.any():
+        return table
+    ei, ej, es = empty_sites(lattice.position, lattice.crystal, lattice.scale, np.column_stack([i, j, s])[taken])
+    where = lattice.position(ei, ej, es)
+    if not taken.all():  # no vacancy where an atom is that has merely left its site, as at a grain boundary
+        bond = lattice.crystal.nearest_neighbor_nm * lattice.scale
+        alone = np.asarray(cKDTree(points[~taken]).query(where)[0]) > _LEFT * bond
+        ei, ej, es, where = ei[alone], ej[alone], es[alone], where[alone]
+    empty = pd.DataFrame(
+        {
+            "frame": np.full(len(ei), table["frame"].iloc[0], np.int64),
+            "i": pd.array(ei, "Int64"),
+            "j": pd.array(ej, "Int64"),
+            "sublattice": names[es],
+            "y_ideal_nm": where[:, 0],
+            "x_ideal_nm": where[:, 1],
+        }
+    )
+    on = pd.concat([table[taken], empty]) if len(empty) else table[taken]
+    return pd.concat([on.sort_values(["i", "j", "sublattice"]), table[~taken]])
