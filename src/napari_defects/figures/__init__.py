@@ -1,0 +1,27 @@
+"""Figures: each function draws one on the Axes it is given and returns it.
+
+    figure, ax = new()
+    overview(ax, micrograph, defects)
+    save(figure, "overview.png")
+
+Neither pyplot nor global settings are touched.
+"""
+
+from ._axes import DIVERGING, new, save, scale_bar
+from .pictures import class_average, displacements, overview, strain_map
+from .plots import counts, line_profile, precision, radial_profile
+
+__all__ = [
+    "DIVERGING",
+    "class_average",
+    "counts",
+    "displacements",
+    "line_profile",
+    "new",
+    "overview",
+    "precision",
+    "radial_profile",
+    "save",
+    "scale_bar",
+    "strain_map",
+]
