@@ -65,6 +65,22 @@ def test_silicon_walks_through_graphene() -> None:
     assert (sites["elements"] == "Si").sum() == 6
 
 
+@pytest.mark.parametrize(("kind", "atoms"), [("Si3C6", 3), ("Si4C6", 4)])
+def test_a_rotor_turns_at_known_frames(kind: str, atoms: int) -> None:
+    motion = {kind: Motion(turn_at=(2, 5))}
+    micrograph, sites = movie("graphene", at=[(kind, 2.5, 2.5)], frames=7, motion=motion, seed=4)
+    truth = micrograph.metadata["defects"]
+    assert list(truth["species"]) == [kind] * 7
+    assert truth[["y_nm", "x_nm"]].std().max() < 1e-3
+    silicon = sites[sites["elements"] == "Si"]
+    assert (silicon.groupby("frame").size() == atoms).all()
+    offset = silicon[["y_nm", "x_nm"]].to_numpy().reshape(7, atoms, 2) - truth[["y_nm", "x_nm"]].to_numpy()[:, None]
+    order = (offset @ np.array([-1j, 1])) ** 3
+    angle = np.angle(order.sum(1))
+    turned = np.cos(np.diff(angle)) < 0
+    assert np.flatnonzero(turned).tolist() == [1, 4]
+
+
 def test_defects_at_given_places() -> None:
     places = [("V_Se", 1.0, 1.5), ("Te2_W", 3.0, 3.2)]
     truth = movie(at=places)[0].metadata["defects"]

@@ -133,7 +133,7 @@ class Bench:
             relax(specimen, relaxation or {})
             specimen.position_nm += static
             yield self.look(specimen, distortion, layer, rng, frame)
-            placed = move(placer, placed, motion or {})
+            placed = move(placer, placed, motion or {}, frame + 1)
 
 
 def simulate(
@@ -170,7 +170,8 @@ def simulate(
     defects : mapping, optional
         Species to the fraction of its sublattice's sites (0 to 1), or to a count within the image
         where it is a whole number; ``{"V_Se": 0.02, "Te2_Se": 5}``. `alloy` makes one from a composition.
-        In graphene, ``Si1C3``, ``Si1C4``, ``V1``, ``V2`` and ``SW`` are relaxed structures.
+        In graphene, ``Si1C3``, ``Si1C4``, ``V1``, ``V2``, ``SW``, the dimers ``Si2C4``, ``Si2C5``,
+        ``Si2C6`` and the rotors ``Si3C6``, ``Si4C6`` are relaxed structures.
     microscope : Microscope
     scan : Scan
     detector : Detector

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import atomic_numbers
 
 from ..crystals import Crystal, get_crystal
 from .detector import Detector, Surface
-from .graphene import KINDS
+from .graphene import POINTS
 from .probe import Aberrations, Microscope
 from .scan import Scan
 from .scattering import cross_section_A2
 from .specimen import Relaxation
 
 Range = tuple[float, float]
+OUTLIERS = ("darker", "brighter")
+FOREIGN = (("Ti", "Au"), ("O", "I"))
+"""Elements that stand for any dark or bright dopant: on columns of one atom, and in place of one of two."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,16 @@ class Conditions:
         Fraction of the sites that are defects, all species together, split at random.
     pristine, empty : float
         Share of images without defects, and without a crystal.
+    foreign : float
+        Share of images with dopants of any brightness, labelled ``darker_W``, ``brighter_Se`` and so on.
+    foreign_fraction : (float, float)
+        Fraction of the sites that they take, each kind by itself.
     pixel_size_nm, dose_e_per_A2 : (float, float)
         Log-uniform.
+    low_dose : float
+        0 for doses uniform in the logarithm; higher to draw the lower ones more often.
+    miscalibration : float
+        Largest relative error of the pixel size that the image claims.
     pixel_aspect : float
         Largest relative difference between the sides of a pixel.
     energies_keV : tuple of float
@@ -60,8 +73,12 @@ class Conditions:
     defect_fraction: Range = (0.02, 0.25)
     pristine: float = 0.06
     empty: float = 0.03
+    foreign: float = 0.0
+    foreign_fraction: Range = (0.002, 0.05)
     pixel_size_nm: Range = (0.010, 0.042)
     dose_e_per_A2: Range = (1.5e3, 5e5)
+    low_dose: float = 0.0
+    miscalibration: float = 0.0
     pixel_aspect: float = 0.04
     energies_keV: tuple[float, ...] = (60.0, 80.0, 80.0)
     convergence_mrad: Range = (24.0, 33.0)
@@ -116,7 +133,7 @@ def training_species(crystal: str | Crystal) -> tuple[str, ...]:
     """Defects that a network for `crystal` learns unless told otherwise."""
     crystal = get_crystal(crystal)
     if crystal.name == "graphene":
-        return KINDS
+        return POINTS
     hosts = {s.element: len(s.column) for s in crystal.sublattices}
     species = [f"V_{e}" for e in hosts] + [f"V{n}_{e}" for e, n in hosts.items() if n > 1]
     if crystal.name == "WSe2":
@@ -216,6 +233,43 @@ def draw_defects(c: Conditions, crystal: Crystal, rng: np.random.Generator) -> d
         defects = dict(zip(species, fraction * rng.dirichlet(np.full(len(species), 0.8)), strict=True))
         defects = {name: float(min(share, 0.9)) for name, share in defects.items()}
     return defects
+
+
+class Dopant(NamedTuple):
+    """An element that is none of those known: its species, what it is labelled, and its factor of cross-section."""
+
+    species: str
+    label: str
+    element: str
+    factor: float
+
+
+def draw_dopants(
+    c: Conditions, crystal: Crystal, microscope: Microscope, contrast: Mapping[str, float], rng: np.random.Generator
+) -> list[Dopant]:
+    """Draw dopants that are darker or brighter than the host columns by any amount that can be seen."""
+    if rng.random() >= c.foreign:
+        return []
+    dopants = []
+    for sublattice in crystal.sublattices:
+        n, host = len(sublattice.column), cross_section_A2(tuple(sorted(sublattice.column)), microscope)
+        for kind, element, ratios in zip(OUTLIERS, FOREIGN[n > 1], ((0.12, 0.9), (1.1, 2.6)), strict=True):
+            if rng.random() < 0.5:
+                continue
+            column = tuple(sorted((element, *sublattice.column[1:])))
+            bare = cross_section_A2(column, microscope)
+            wanted = float(np.exp(rng.uniform(*np.log(ratios)))) * contrast[sublattice.element] * host / bare
+            factor = n * wanted - (n - 1) * contrast[sublattice.element]  # a column's factor is the mean of its atoms'
+            dopants.append(
+                Dopant(f"{element}_{sublattice.element}", f"{kind}_{sublattice.element}", element, float(factor))
+            )
+    return dopants
+
+
+def draw_dose(c: Conditions, rng: np.random.Generator) -> float:
+    """Draw a dose in electrons per square angstrom."""
+    low, high = np.log(c.dose_e_per_A2)
+    return float(np.exp(low + (high - low) * rng.random() ** (1 + c.low_dose)))
 
 
 def draw_detector(c: Conditions, crystal: Crystal, microscope: Microscope, electrons: float,

@@ -19,6 +19,8 @@ from .conditions import (
     draw_contrast,
     draw_defects,
     draw_detector,
+    draw_dopants,
+    draw_dose,
     draw_microscope,
     draw_relaxation,
     draw_scan,
@@ -107,7 +109,10 @@ def draw_pair(
     pixel_nm = (pixel * aspect, pixel / aspect)
     defects = draw_defects(c, crystal, rng)
     microscope = draw_microscope(c, rng)
-    dose = float(np.exp(rng.uniform(*np.log(c.dose_e_per_A2))))
+    dose = draw_dose(c, rng)
+    contrast = draw_contrast(c, crystal, tuple(defects), rng)
+    dopants = draw_dopants(c, crystal, microscope, contrast, rng)
+    defects |= {d.species: float(rng.uniform(*c.foreign_fraction)) for d in dopants}
     bench = Bench(
         crystal,
         shape,
@@ -116,7 +121,7 @@ def draw_pair(
         draw_scan(c, shape, pixel, rng),
         draw_surface(c, shape, pixel, rng),
         dose,
-        draw_contrast(c, crystal, tuple(defects), rng),
+        contrast | {d.element: d.factor for d in dopants},
     )
     relaxation = {species: draw_relaxation(c, rng) for species in defects if species not in KINDS}
     disorder_pm, empty = rng.uniform(0, c.disorder_pm), bool(rng.random() < c.empty)
@@ -125,4 +130,9 @@ def draw_pair(
         bench.scenes(defects, rng, relaxation=relaxation, disorder_pm=disorder_pm, clustering=clustering, empty=empty)
     )
     detector = draw_detector(c, crystal, microscope, 100 * dose * pixel**2, rng)
-    return Micrograph(detector.read(scene.expected_e, rng), pixel_nm, metadata={"dose_e_per_A2": dose}), labels(scene)
+    claimed = 1 + rng.uniform(-c.miscalibration, c.miscalibration)
+    table = labels(scene).replace({"species": {d.species: d.label for d in dopants}})
+    table[["y_nm", "x_nm"]] *= claimed
+    size = (pixel_nm[0] * claimed, pixel_nm[1] * claimed)
+    metadata = {"dose_e_per_A2": dose, "crystal": crystal.name}
+    return Micrograph(detector.read(scene.expected_e, rng), size, metadata=metadata), table

@@ -1,28 +1,31 @@
-"""Relaxed point defects of graphene, by springs between bonded neighbours.
+"""Relaxed point defects of graphene, and silicon in it, by springs between bonded neighbours.
 
 Each defect is made by its topology in a periodic cell (atoms removed, bonds rewired) and relaxed in
-the plane with Keating's energy: bonds keep their length and the angle between two bonds stays near
-120 degrees. Silicon sits above the plane, so its bonds are shorter in projection.
-P. N. Keating, Phys. Rev. 145, 637 (1966).
+the plane. Silicon sits above the plane, so its bonds are shorter in projection.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+from ase.data import atomic_masses
 from scipy.spatial import cKDTree
 
 from ..crystals import GRAPHENE
+from .keating import Bond, bond, relaxed, wrapped
 
 Array = npt.NDArray[np.float64]
-KINDS = ("Si1C3", "Si1C4", "V1", "V2", "SW")
+POINTS = ("Si1C3", "Si1C4", "V1", "V2", "SW")
+ROTORS = ("Si3C6", "Si4C6")
+"""Triangles of silicon in the hole of a hexagon, the second with one more atom above its middle."""
+CLUSTERS = ("Si2C4", "Si2C5", "Si2C6", *ROTORS)
+KINDS = POINTS + CLUSTERS
 _CELLS = 14
 _BOND = GRAPHENE.a_nm / np.sqrt(3)
-_STRETCH, _BEND = 1.0, 0.22
+_REACH_NM, _TAPER_NM = 1.5, 0.4
 
 
 @dataclass(frozen=True)
@@ -49,127 +52,158 @@ class Template:
         return cKDTree(self.pristine_nm)
 
 
-def _sheet() -> tuple[Array, Array, set[tuple[int, int]]]:
-    """Atoms of the cell, its two edges and the bonds; atoms 2k and 2k + 1 are A and B of one cell."""
-    vectors = GRAPHENE.vectors_nm
-    cells = np.stack(np.meshgrid(*[np.arange(_CELLS)] * 2, indexing="ij"), -1).reshape(-1, 1, 2)
-    atoms = ((cells + GRAPHENE.fractions) @ vectors).reshape(-1, 2)
-    edges = vectors * _CELLS
-    delta = _wrapped(atoms[:, None] - atoms[None], edges)
-    pairs = np.argwhere(np.triu(np.linalg.norm(delta, axis=-1) < 1.2 * _BOND, 1))
-    return atoms, edges, {(int(a), int(b)) for a, b in pairs}
+@dataclass
+class _Sheet:
+    """A periodic sheet around its atom `first` that can be rewired; atoms 2k and 2k + 1 are A and B of one cell."""
+
+    first: int = 2 * (_CELLS // 2 * _CELLS + _CELLS // 2)
+    lengths: dict[Bond, float] = field(default_factory=dict)
+    removed: set[int] = field(default_factory=set)
+    silicon: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        vectors = GRAPHENE.vectors_nm
+        cells = np.stack(np.meshgrid(*[np.arange(_CELLS)] * 2, indexing="ij"), -1).reshape(-1, 1, 2)
+        atoms = ((cells + GRAPHENE.fractions) @ vectors).reshape(-1, 2)
+        self.edges = vectors * _CELLS
+        self.place = wrapped(atoms - atoms[self.first], self.edges)
+        self.start = self.place.copy()
+        distance = np.linalg.norm(wrapped(atoms[:, None] - atoms[None], self.edges), axis=-1)
+        self.bonds = {bond(int(a), int(b)) for a, b in np.argwhere(np.triu(distance < 1.2 * _BOND, 1))}
+        self.center = np.zeros(2)
+
+    def neighbors(self, atom: int) -> list[int]:
+        return [b if a == atom else a for a, b in sorted(self.bonds) if atom in (a, b)]
+
+    def join(self, a: int, b: int, length: float | None = None) -> None:
+        self.bonds.add(bond(a, b))
+        if length is not None:
+            self.lengths[bond(a, b)] = length
+
+    def part(self, a: int, b: int) -> None:
+        self.bonds.discard(bond(a, b))
+
+    def relax(self) -> Template:
+        """Let go of the removed atoms, and relax."""
+        bonds = {pair for pair in self.bonds if not self.removed & set(pair)}
+        final = relaxed(self.start, self.edges, bonds, self.lengths, _BOND, self.silicon)
+        displacement = wrapped(final - self.place, self.edges)
+        displacement[sorted(self.removed)] = 0.0
+        far = np.linalg.norm(self.place, axis=1)
+        displacement -= displacement[far > 1.0].mean(axis=0)
+        displacement *= np.clip((_REACH_NM - far) / _TAPER_NM, 0, 1)[:, None]
+        changes = [(k, "Si") for k in sorted(self.silicon)] + [(k, "") for k in sorted(self.removed)]
+        center = self.center
+        if len(self.silicon) > 1:  # the centre of mass of the silicon and what it bonds to
+            rim = {k for pair in bonds if self.silicon & set(pair) for k in pair} - self.silicon
+            mass = np.zeros(len(far))
+            mass[sorted(rim)], mass[sorted(self.silicon)] = atomic_masses[6], atomic_masses[14]
+            center = mass @ (self.place + displacement) / mass.sum()
+        return Template(self.place, displacement, tuple(sorted(changes)), center, _REACH_NM)
 
 
-def _wrapped(delta: Array, edges: Array) -> Array:
-    fraction = delta @ np.linalg.inv(edges)
-    return np.asarray((fraction - np.round(fraction)) @ edges)
+@lru_cache(maxsize=64)
+def template(kind: str, variant: int = 0, state: int = 0) -> Template:
+    """Relax the defect `kind`.
 
-
-def _neighbors(bonds: set[tuple[int, int]], atom: int) -> list[int]:
-    return [b if a == atom else a for a, b in sorted(bonds) if atom in (a, b)]
-
-
-@lru_cache(maxsize=32)
-def template(kind: str, variant: int = 0) -> Template:
-    """Relax the defect `kind`; variants 0 to 3 differ in how far it reconstructs."""
-    atoms, edges, bonds = _sheet()
-    first = 2 * (_CELLS // 2 * _CELLS + _CELLS // 2)
-    partner = _neighbors(bonds, first)[0]
-    delta = _wrapped(atoms - atoms[first], edges)
-    lengths: dict[tuple[int, int], float] = {}
-    start = delta.copy()
-    changes: tuple[tuple[int, str], ...] = ()
-    center = np.zeros(2)
-    ring_a = [k for k in _neighbors(bonds, first) if k != partner]
-    ring_b = [k for k in _neighbors(bonds, partner) if k != first]
-
-    def side(k: int) -> float:
-        axis = delta[partner] / np.linalg.norm(delta[partner])
-        return float(delta[k] @ np.array([-axis[1], axis[0]]))
-
-    ring_a, ring_b = sorted(ring_a, key=side), sorted(ring_b, key=side)
-    removed: set[int] = set()
-    if kind == "Si1C3":
-        changes = ((first, "Si"),)
-        for k in _neighbors(bonds, first):
-            lengths[_key(first, k)] = (0.150, 0.155, 0.160, 0.165)[variant]
-    elif kind == "V1":
-        removed, changes = {first}, ((first, ""),)
-        reconstruction = (None, 0.26, 0.22, 0.19)[variant]
-        if reconstruction is not None:  # two of the three open atoms draw together: a pentagon and a nonagon
-            bonds.add(_key(*ring_a))
-            lengths[_key(*ring_a)] = reconstruction
-    elif kind in ("V2", "Si1C4"):
-        center = delta[partner] / 2
-        if kind == "V2":
-            removed, changes = {first, partner}, ((first, ""), (partner, ""))
-            for pair in (ring_a, ring_b):  # two pentagons and an octagon
-                bonds.add(_key(*pair))
-                lengths[_key(*pair)] = (0.152, 0.155, 0.165, 0.175)[variant]
-        else:
-            removed, changes = {partner}, ((first, "Si"), (partner, ""))
-            start[first] = center
-            for k in ring_a + ring_b:
-                bonds.add(_key(first, k))
-                lengths[_key(first, k)] = (0.172, 0.178, 0.184, 0.190)[variant]
-    elif kind == "SW":
-        center = delta[partner] / 2
-        axis = delta[partner] / 2
-        normal = np.array([-axis[1], axis[0]])
-        start[first], start[partner] = center - normal, center + normal
-        # A keeps its low neighbour and takes B's low one; B has the high ones.
-        bonds -= {_key(first, ring_a[1]), _key(partner, ring_b[0])}
-        bonds |= {_key(first, ring_b[0]), _key(partner, ring_a[1])}
-        lengths[_key(first, partner)] = (0.130, 0.132, 0.135, 0.138)[variant]
-    else:
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    variant : int
+        0 to 3, which differ in how far it reconstructs.
+    state : int
+        0 or 1: the two orientations of a rotor, 60 degrees apart.
+    """
+    if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
-    bonds = {bond for bond in bonds if not removed & set(bond)}
-    relaxed = _relaxed(start, edges, bonds, lengths, soft=first if kind == "Si1C4" else None)
-    displacement = _wrapped(relaxed - delta, edges)
-    displacement[sorted(removed)] = 0.0
-    still = np.linalg.norm(delta, axis=1) > 1.0
-    displacement -= displacement[still].mean(axis=0)
-    radius = 1.5
-    taper = np.clip((radius - np.linalg.norm(delta, axis=1)) / 0.4, 0, 1)
-    return Template(delta, displacement * taper[:, None], changes, center, radius)
+    sheet = _Sheet()
+    if kind in CLUSTERS:
+        _cluster(sheet, kind, variant, state)
+    else:
+        _point(sheet, kind, variant)
+    return sheet.relax()
 
 
-def _key(a: int, b: int) -> tuple[int, int]:
-    return (min(a, b), max(a, b))
+def _point(sheet: _Sheet, kind: str, variant: int) -> None:
+    """Rewire the bond between the first atom and a neighbour: one silicon atom, or graphene's own defects."""
+    first, partner = sheet.first, sheet.neighbors(sheet.first)[0]
+    middle = sheet.place[partner] / 2
+    normal = np.array([-middle[1], middle[0]])
+
+    def around(atom: int, other: int) -> list[int]:
+        """Return the two other neighbours of an atom, low side first."""
+        return sorted((k for k in sheet.neighbors(atom) if k != other), key=lambda k: float(sheet.place[k] @ normal))
+
+    low_a, high_a = around(first, partner)
+    low_b, high_b = around(partner, first)
+    if kind == "Si1C3":
+        sheet.silicon = {first}
+        for k in sheet.neighbors(first):
+            sheet.join(first, k, (0.150, 0.155, 0.160, 0.165)[variant])
+    elif kind == "V1":
+        sheet.removed = {first}
+        if variant:  # two of the three open atoms draw together: a pentagon and a nonagon
+            sheet.join(low_a, high_a, (0.26, 0.22, 0.19)[variant - 1])
+    elif kind == "V2":  # two pentagons and an octagon
+        sheet.center, sheet.removed = middle, {first, partner}
+        for pair in ((low_a, high_a), (low_b, high_b)):
+            sheet.join(*pair, (0.152, 0.155, 0.165, 0.175)[variant])
+    elif kind == "Si1C4":
+        sheet.center, sheet.removed, sheet.silicon = middle, {partner}, {first}
+        sheet.start[first] = middle
+        for k in (low_a, high_a, low_b, high_b):
+            sheet.join(first, k, (0.172, 0.178, 0.184, 0.190)[variant])
+    else:  # SW: A keeps its low neighbour and takes B's low one; B has the high ones
+        sheet.center = middle
+        sheet.start[first], sheet.start[partner] = middle - normal, middle + normal
+        sheet.part(first, high_a)
+        sheet.part(partner, low_b)
+        sheet.join(first, low_b)
+        sheet.join(partner, high_a)
+        sheet.lengths[bond(first, partner)] = (0.130, 0.132, 0.135, 0.138)[variant]
 
 
-def _relaxed(
-    start: Array, edges: Array, bonds: set[tuple[int, int]], lengths: dict[tuple[int, int], float], soft: int | None
-) -> Array:
-    """Positions of least Keating energy; `soft` names an atom whose own angles cost nothing."""
-    pairs = np.array(sorted(bonds))
-    rest = np.array([lengths.get((int(a), int(b)), _BOND) for a, b in pairs])
-    bonded: dict[int, list[int]] = {}
-    for a, b in pairs.tolist():
-        bonded.setdefault(a, []).append(b)
-        bonded.setdefault(b, []).append(a)
-    angles = np.array([(k, n[i], n[j]) for k, n in bonded.items() if k != soft
-                       for i in range(len(n)) for j in range(i)])  # fmt: skip
-    rest_of = {tuple(pair): length for pair, length in zip(pairs.tolist(), rest, strict=True)}
-    product = np.array([rest_of[_key(k, i)] * rest_of[_key(k, j)] for k, i, j in angles.tolist()])
+def _cluster(sheet: _Sheet, kind: str, variant: int, state: int) -> None:
+    """Put two to four silicon atoms into the hole that a part of a hexagon leaves.
 
-    def energy(flat: Array) -> tuple[float, Array]:
-        x = flat.reshape(-1, 2)
-        d = _wrapped(x[pairs[:, 1]] - x[pairs[:, 0]], edges)
-        stretch = ((d**2).sum(1) - rest**2) / rest
-        u = _wrapped(x[angles[:, 1]] - x[angles[:, 0]], edges)
-        v = _wrapped(x[angles[:, 2]] - x[angles[:, 0]], edges)
-        scale = np.sqrt(product)
-        bend = ((u * v).sum(1) + product / 2) / scale
-        gradient = np.zeros_like(x)
-        pull = (2 * _STRETCH * stretch / rest * 2)[:, None] * d
-        np.add.at(gradient, pairs[:, 1], pull)
-        np.add.at(gradient, pairs[:, 0], -pull)
-        twist = (2 * _BEND * bend / scale)[:, None]
-        np.add.at(gradient, angles[:, 1], twist * v)
-        np.add.at(gradient, angles[:, 2], twist * u)
-        np.add.at(gradient, angles[:, 0], -twist * (u + v))
-        return float(_STRETCH * (stretch**2).sum() + _BEND * (bend**2).sum()), gradient.ravel()
-
-    found = minimize(energy, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-14})
-    return np.asarray(found.x).reshape(-1, 2)
+    Two, three or four atoms of the hexagon make room for a dimer whose atoms are three- or four-fold;
+    all six for a triangle, each corner bonded to two neighbouring atoms of the rim: there are two ways.
+    """
+    one, other = sheet.neighbors(sheet.first)[:2]
+    middle = sheet.place[one] + sheet.place[other]  # of the hexagon
+    spokes = sheet.place - middle
+    ring = np.flatnonzero(np.linalg.norm(spokes, axis=1) < 1.1 * _BOND)
+    turn = np.arctan2(*spokes[ring].T) - np.arctan2(*spokes[sheet.first])
+    ring = ring[np.argsort(np.round(turn % (2 * np.pi), 6))]
+    outer = [next(k for k in sheet.neighbors(int(n)) if k not in ring) for n in ring]
+    number, slots = int(kind[2]), ring.tolist()
+    rims: list[tuple[int, ...]]
+    if kind in ROTORS:
+        rims = [(outer[k], outer[(k + 1) % 6]) for k in (((2 * n - state) % 6) for n in range(3))]
+        atoms = slots[0::2]
+    else:
+        gone = int(kind[4]) - 2  # of the hexagon's atoms
+        last = gone - 1
+        rims = [(outer[0], slots[5]), (outer[last], slots[gone])]
+        if gone == 3:  # the atom between them bonds to either
+            rims[variant % 2] += (outer[1],)
+        elif gone == 4:
+            rims = [(*rims[0], outer[1]), (*rims[1], outer[2])]
+        atoms, slots = [slots[0], slots[last]], slots[:gone]
+    for atom in slots:
+        for k in sheet.neighbors(atom):
+            sheet.part(atom, k)
+    for atom, rim in zip(atoms, rims, strict=True):
+        sheet.start[atom] = np.mean([sheet.place[k] for k in rim], axis=0) * 0.6 + 0.4 * middle
+        for k in rim:
+            sheet.join(atom, k, (0.172, 0.177, 0.182, 0.187)[variant])
+        for k in atoms:
+            if k != atom:
+                sheet.join(atom, k, (0.215, 0.222, 0.229, 0.236)[variant])
+    sheet.silicon = set(atoms)
+    if number == 4:
+        above = slots[1]
+        sheet.start[above] = middle
+        sheet.silicon.add(above)
+    sheet.removed = set(slots) - sheet.silicon

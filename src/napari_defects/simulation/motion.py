@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .graphene import KINDS
+from .graphene import KINDS, ROTORS
 from .placement import Placed, Placer
 
 
@@ -20,7 +20,9 @@ class Motion:
     hop : float
         Of stepping to a neighbouring site of its kind.
     turn : float
-        Of turning on its site (relaxed defects of graphene).
+        Of turning on its site (relaxed defects of graphene): a rotor by 60 degrees, others by 120.
+    turn_at : tuple of int
+        Frames in which all of them have turned, beside.
     switch : float
         Of becoming another species.
     becomes : str, optional
@@ -33,6 +35,7 @@ class Motion:
 
     hop: float = 0.0
     turn: float = 0.0
+    turn_at: tuple[int, ...] = ()
     switch: float = 0.0
     becomes: str | None = None
     vanish: float = 0.0
@@ -48,8 +51,8 @@ class Motion:
             raise ValueError("`becomes` must name the species that a switch leads to, as V2_Se; got None.")
 
 
-def move(placer: Placer, placed: list[Placed], motion: Mapping[str, Motion]) -> list[Placed]:
-    """Return the defects of the next frame; a defect keeps its track through hops, turns and switches."""
+def move(placer: Placer, placed: list[Placed], motion: Mapping[str, Motion], frame: int = 1) -> list[Placed]:
+    """Return the defects of the next `frame`; a defect keeps its track through hops, turns and switches."""
     rng, result = placer.rng, []
     for defect in placed:
         chances = motion.get(defect.species, Motion())
@@ -58,8 +61,9 @@ def move(placer: Placer, placed: list[Placed], motion: Mapping[str, Motion]) -> 
             continue
         if rng.random() < chances.hop:
             defect = _hop(placer, defect)
-        if rng.random() < chances.turn:
-            defect = replace(defect, turn=(defect.turn + int(rng.integers(1, 3))) % 3)
+        if rng.random() < chances.turn or frame in chances.turn_at:
+            by = 1 if defect.species in ROTORS else int(rng.integers(1, 3))
+            defect = replace(defect, turn=(defect.turn + by) % (2 if defect.species in ROTORS else 3))
         if chances.becomes is not None and rng.random() < chances.switch:
             defect = replace(defect, species=chances.becomes)
         result.append(defect)

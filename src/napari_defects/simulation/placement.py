@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from ..crystals import Crystal, get_crystal, is_species, occupants, site_of
-from .graphene import KINDS, template
+from .graphene import KINDS, ROTORS, template
 from .specimen import Array, Defect, Specimen
 
 _APART_NM = 1.2  # between relaxed defects, whose shapes would not survive each other
@@ -191,10 +191,12 @@ def apply(specimen: Specimen, placed: Iterable[Placed]) -> Specimen:
 
 def _apply_template(specimen: Specimen, defect: Placed, tree: cKDTree) -> Array:
     """Relax the surroundings of a defect of graphene; returns its centre."""
-    patch, site = template(defect.species, defect.variant), defect.sites[0]
+    turns = defect.species in ROTORS  # on its place, where the others turn around their first atom
+    patch = template(defect.species, defect.variant, defect.turn % 2 if turns else 0)
+    site = defect.sites[0]
     around = np.array(tree.query_ball_point(specimen.ideal_nm[site], patch.radius_nm))
     # The template has its first atom on sublattice A: turned by 180 degrees, it fits B; by 120, another bond.
-    turn = np.deg2rad(180 * specimen.sublattice[site] + 120 * defect.turn)
+    turn = np.deg2rad(180 * specimen.sublattice[site] + (0 if turns else 120 * defect.turn))
     frame = (
         np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         @ specimen.rotations[specimen.grain[site]]

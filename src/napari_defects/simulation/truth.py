@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from .. import tables
-from .graphene import KINDS
+from .graphene import CLUSTERS, KINDS
 from .specimen import Array, Specimen
 
 
@@ -84,7 +84,8 @@ def true_defects(scene: Scene) -> pd.DataFrame:
     found = [specimen.defects[k] for k in inside]
     site = np.array([d.site for d in found], int)
     # A defect of one filled column is where that column is seen; others are where their centre is.
-    one = np.array(["+" not in d.species and d.species not in ("V2", "SW", "Si1C4") for d in found], bool)
+    wide = ("V2", "SW", "Si1C4", *CLUSTERS)
+    one = np.array(["+" not in d.species and d.species not in wide for d in found], bool)
     own = one & (specimen.column[site] > 0)
     position = np.where(own[:, None], scene.seen_px[site], scene.defect_px[inside]) * pixel
     table = pd.DataFrame(
