@@ -74,6 +74,17 @@ def test_fine_tuning_starts_from_a_model(tmp_path, toy_model):
     assert model.card["score"] == pytest.approx(toy_model.card["score"], abs=0.02)
 
 
+def test_fine_tuning_adds_a_class(tmp_path, toy_model):
+    path = toy_model.save(tmp_path / "toy")
+    more = (*CLASSES[:2], "darker_W", *CLASSES[2:])
+    options = replace(OPTIONS, steps=1, validate_every=1, learning_rate=1e-9, start=path)
+    model = train(toys(40), classes=more, options=options, seed=1)
+    assert model.classes == more
+    assert model.card["score"] == pytest.approx(toy_model.card["score"], abs=0.02)
+    with pytest.raises(ValueError, match="another architecture"):
+        train(toys(40), classes=more, options=replace(options, channels=12))
+
+
 def test_odds_shift_the_balance_between_classes():
     counts = []
     for factor in (1e-3, 1.0, 1e3):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..micrograph import Micrograph, Progress
 from .examples import Examples
-from .models import Model, Network, fast_dtype, pick_device
+from .models import Model, Network, fast_dtype, load_model, pick_device
 from .options import Training
 from .validation import score, verdicts
 from .zoo import check_classes
@@ -209,16 +209,24 @@ class _Run:
         log.info("resuming at step %d", self.step)
 
     def start_from(self, path: str | Path) -> None:
-        """Take the weights of another model with the same classes and architecture."""
-        from .models import load_model
-
+        """Take over the weights of another model; its classes by their names, new ones begin as unlikely."""
         model = load_model(path)
-        if model.classes != self.classes or model.network.architecture != self.network.architecture:
-            raise ValueError(f"`start`: {str(path)!r} has other classes or another architecture than asked for.")
+        if model.network.architecture != self.network.architecture:
+            raise ValueError(
+                f"`start`: {str(path)!r} has another architecture than asked for: "
+                f"{model.network.architecture}, not {self.network.architecture}."
+            )
+        if not set(model.classes[1:]) & set(self.classes):
+            raise ValueError(f"`start`: {str(path)!r} has none of the classes {', '.join(self.classes[1:])}.")
+        rows = [model.classes.index(c) if c in model.classes else -1 for c in self.classes]
+        known = torch.tensor([row >= 0 for row in rows], device=self.device)
+        state = {k: v.to(self.device) for k, v in model.network.state_dict().items()}
+        for name in ("head.weight", "head.bias"):
+            old, fresh = state[name][rows], self.network.state_dict()[name]
+            state[name] = torch.where(known.reshape(-1, *[1] * (old.ndim - 1)), old, 0.1 * fresh)
+        state["head.bias"] += torch.where(known, (self.class_weights / self.odds).log(), state["head.bias"].mean() - 2)
         for network in (self.network, self.averaged):
-            network.load_state_dict(model.network.state_dict())
-            with torch.no_grad():
-                network.head.bias += (self.class_weights / self.odds).log()  # type: ignore[operator]
+            network.load_state_dict(state)
 
     def model(self, seed: int) -> Model:
         """Return the best weights as a model with its card."""
