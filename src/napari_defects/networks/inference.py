@@ -62,6 +62,8 @@ def predict(
             raise ValueError(f"`{name}` must be a whole number from {low} to 16384, got {value!r}.")
     if not isinstance(model, Model):
         model = load_model(model)
+    if model.task != "maps":
+        raise ValueError(f"`model` must be one for class maps, got one for {model.task}; detect_cells() takes it.")
     step = model.pixel_size_nm / micrograph.pixel_size_yx_nm
     where = pick_device(device)
     dtype = fast_dtype(where)

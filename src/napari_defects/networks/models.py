@@ -20,7 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .zoo import FORMAT, check_architecture, check_classes, model_path, read_header
+from .base import Described
+from .zoo import FIRST, FORMAT, TASKS, check_architecture, check_classes, model_path, read_header
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Block(nn.Module):
         return F.relu(y if self.past is None else y + self.past(x), inplace=True)
 
 
-class Network(nn.Module):
+class Network(Described):
     """Fully convolutional encoder–decoder from a normalized image to class logits.
 
     Parameters
@@ -66,7 +67,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = check_architecture({"kind": kind, "channels": channels, "levels": levels, "stem": stem})
-        self.stem = stem
+        self.n_classes, self.stem = n_classes, stem
         self.skips = residual = kind == "residual"
         width = [channels * 2**level for level in range(levels)]
         self.down = nn.ModuleList(Block(n, m, residual) for n, m in zip([stem**2, *width], width, strict=False))
@@ -110,11 +111,6 @@ class Network(nn.Module):
                     setattr(block, norm, nn.Identity())
         return network
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that make up the network, on the CPU; batch counters left out."""
-        state = self.state_dict().items()
-        return {k: v.detach().cpu().contiguous() for k, v in state if not k.endswith("num_batches_tracked")}
-
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -122,9 +118,10 @@ class Model:
 
     Parameters
     ----------
-    network : Network
+    network : Network, PatchNetwork, ResNet18 or BoxNetwork
     classes : tuple of str
-        ``"background"`` first, then host columns (``W``, ``Se2``), then species (``V_Se``).
+        ``"background"`` first, then host columns (``W``, ``Se2``), then species (``V_Se``); of cells ``"perfect"``
+        first, then species.
     pixel_size_nm : float
         Images are resampled to this pixel size before the network sees them.
     crystal : str
@@ -133,18 +130,23 @@ class Model:
         How it was trained and how well it does: what the model card prints.
     """
 
-    network: Network
+    network: Any
     classes: tuple[str, ...]
     pixel_size_nm: float
     crystal: str = ""
     card: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", check_classes(self.classes))
-        if self.network.head.out_channels != len(self.classes):
+        object.__setattr__(self, "classes", check_classes(self.classes, FIRST[self.task]))
+        if self.network.n_classes != len(self.classes):
             raise ValueError(
-                f"`classes` has {len(self.classes)} names for {self.network.head.out_channels} maps of the network."
+                f"`classes` has {len(self.classes)} names for the {self.network.n_classes} of the network."
             )
+
+    @property
+    def task(self) -> str:
+        """What the network makes of an image: ``maps``, ``cells`` or ``boxes``."""
+        return TASKS[self.network.architecture["kind"]]
 
     @property
     def sha256(self) -> str:
@@ -156,7 +158,10 @@ class Model:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> Path:
-        """Write the model as safetensors, the rest as JSON in its header; whole or not at all."""
+        """Write the model as safetensors, the rest as JSON in its header; whole or not at all.
+
+        Tensors that half precision holds without loss are written so.
+        """
         path = with_ending(path)
         about = {
             "format": FORMAT,
@@ -169,7 +174,7 @@ class Model:
         }
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            partial.write_bytes(to_bytes(self.network.weights(), {"napari_defects": json.dumps(about)}))
+            partial.write_bytes(to_bytes(_smallest(self.network.weights()), {"napari_defects": json.dumps(about)}))
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -203,7 +208,7 @@ def load_model(name_or_path: str | Path) -> Model:
     path = model_path(name_or_path)
     tensors, about = read_header(path)
     with torch.device("meta"):
-        network = Network(len(about["classes"]), **about["architecture"])
+        network = build(about["architecture"], len(about["classes"]))
     expected = {name: tuple(tensor.shape) for name, tensor in _shapes(network).items()}
     if expected != {name: shape for name, (_, shape) in tensors.items()}:
         raise ValueError(f"{str(path)!r} is damaged: its tensors are not those of the network it describes.")
@@ -211,7 +216,7 @@ def load_model(name_or_path: str | Path) -> Model:
         state = {name: tensor.float() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}.") from None
-    network = Network(len(about["classes"]), **about["architecture"])
+    network = build(about["architecture"], len(about["classes"]))
     network.load_state_dict(state, strict=False)
     model = Model(network.eval(), about["classes"], about["pixel_size_nm"], about["crystal"], about["card"])
     if model.sha256 != about["sha256"]:
@@ -219,7 +224,21 @@ def load_model(name_or_path: str | Path) -> Model:
     return model
 
 
-def _shapes(network: Network) -> dict[str, torch.Tensor]:
+def build(architecture: dict[str, Any], n_classes: int) -> Described:
+    """Return a network of an architecture, its weights drawn at random."""
+    from .classifiers import PatchNetwork, ResNet18
+    from .detectors import BoxNetwork
+
+    kinds = {"patches": PatchNetwork, "resnet18": ResNet18, "mobilenet": BoxNetwork}
+    return kinds.get(architecture["kind"], Network)(n_classes, **architecture)  # type: ignore[no-any-return]
+
+
+def _smallest(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Half precision for the tensors that it holds without loss."""
+    return {name: t.half() if torch.equal(t.half().float(), t) else t for name, t in weights.items()}
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 

@@ -14,8 +14,16 @@ from ..micrograph import check_pixel_size
 
 WEIGHTS = Path(__file__).parent / "weights"
 FORMAT = 1
-LIMITS = {"channels": (4, 128), "levels": (2, 5), "stem": (1, 4)}
-KINDS = ("residual", "plain")
+_MAPS = {"channels": (4, 128), "levels": (2, 5), "stem": (1, 4)}
+LIMITS = {
+    "residual": _MAPS,
+    "plain": _MAPS,
+    "patches": {"channels": (4, 64), "inputs": (1, 2), "side_px": (8, 64)},
+    "resnet18": {"channels": (4, 64), "inputs": (1, 2), "side_px": (32, 224)},
+    "mobilenet": {"blocks": (3, 19), "hidden": (16, 1024)},
+}
+TASKS = {"residual": "maps", "plain": "maps", "patches": "cells", "resnet18": "cells", "mobilenet": "boxes"}
+FIRST = {"maps": "background", "cells": "perfect", "boxes": "background"}
 MAX_HEADER_BYTES = 4_000_000
 MAX_CLASSES = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,39}")
@@ -62,20 +70,28 @@ def read_header(path: str | Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]
         ) from None
 
 
-def list_models() -> list[dict[str, Any]]:
-    """Cards of the shipped models: ``name``, ``crystal``, ``classes``, ``pixel_size_nm``, ``path`` and more."""
+def list_models(task: str | None = "maps") -> list[dict[str, Any]]:
+    """Cards of the shipped models: ``name``, ``crystal``, ``classes``, ``pixel_size_nm``, ``path`` and more.
+
+    Parameters
+    ----------
+    task : {"maps", "cells", "boxes"}, optional
+        Class maps, kinds of unit cells, or boxes around cells; None for all.
+    """
     rows = []
     for path in sorted(WEIGHTS.glob("*.safetensors")):
         about = read_header(path)[1]
         facts = {key: about[key] for key in ("crystal", "classes", "pixel_size_nm", "architecture", "sha256")}
-        rows.append({"name": path.stem, **facts, "path": str(path), "card": about["card"]})
+        row = {"name": path.stem, "task": TASKS[about["architecture"]["kind"]], **facts}
+        if task in (None, row["task"]):
+            rows.append({**row, "path": str(path), "card": about["card"]})
     return rows
 
 
-def model_for(crystal: str | Crystal) -> str | None:
-    """Name of the shipped model for a crystal; None where there is none."""
+def model_for(crystal: str | Crystal, task: str = "maps") -> str | None:
+    """Name of the (first) shipped model for a crystal and task; None where there is none."""
     name = get_crystal(crystal).name
-    return next((row["name"] for row in list_models() if row["crystal"] == name), None)
+    return next((row["name"] for row in list_models(task) if row["crystal"] == name), None)
 
 
 def model_path(name_or_path: str | Path) -> Path:
@@ -96,24 +112,26 @@ def model_path(name_or_path: str | Path) -> Path:
     return path
 
 
-def check_classes(classes: Any) -> tuple[str, ...]:
-    """Class names as a tuple, ``"background"`` first; raises ValueError otherwise."""
+def check_classes(classes: Any, first: str = "background") -> tuple[str, ...]:
+    """Class names as a tuple, `first` in front; raises ValueError otherwise."""
     names = tuple(classes) if isinstance(classes, (list, tuple)) else ()
     ok = 2 <= len(names) <= MAX_CLASSES and all(isinstance(n, str) and _NAME.fullmatch(n) for n in names)
-    if not ok or names[0] != "background" or len(set(names)) != len(names):
+    if not ok or names[0] != first or len(set(names)) != len(names):
         raise ValueError(
-            f"`classes` must be 2 to {MAX_CLASSES} different names, 'background' first, got {str(classes)[:80]}."
+            f"`classes` must be 2 to {MAX_CLASSES} different names, {first!r} first, got {str(classes)[:80]}."
         )
     return names
 
 
 def check_architecture(architecture: Any) -> dict[str, Any]:
     """Return a copy of an architecture's parameters; raises ValueError when they are out of bounds."""
-    if not isinstance(architecture, dict) or set(architecture) != {"kind", *LIMITS}:
-        raise ValueError(f"the architecture must give kind, {', '.join(LIMITS)}, got {str(architecture)[:80]}.")
-    if architecture["kind"] not in KINDS:
-        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {str(architecture['kind'])[:40]!r}.")
-    for key, (low, high) in LIMITS.items():
+    kind = architecture.get("kind") if isinstance(architecture, dict) else None
+    if not isinstance(kind, str) or kind not in LIMITS:
+        raise ValueError(f"`kind` must be one of {', '.join(LIMITS)}, got {str(kind)[:40]!r}.")
+    limits = LIMITS[kind]
+    if set(architecture) != {"kind", *limits}:
+        raise ValueError(f"the architecture must give kind, {', '.join(limits)}, got {str(architecture)[:80]}.")
+    for key, (low, high) in limits.items():
         value = architecture[key]
         if type(value) is not int or not low <= value <= high:
             raise ValueError(f"`{key}` must be a whole number from {low} to {high}, got {str(value)[:40]}.")
@@ -129,9 +147,10 @@ def _checked(about: Any) -> dict[str, Any]:
     pixel_size_nm = about["pixel_size_nm"]
     if not isinstance(pixel_size_nm, (int, float)):
         raise ValueError("its pixel size is not a number")
+    architecture = check_architecture(about["architecture"])
     return {
-        "architecture": check_architecture(about["architecture"]),
-        "classes": check_classes(about["classes"]),
+        "architecture": architecture,
+        "classes": check_classes(about["classes"], FIRST[TASKS[architecture["kind"]]]),
         "pixel_size_nm": check_pixel_size(pixel_size_nm),
         "card": about["card"],
         **texts,
