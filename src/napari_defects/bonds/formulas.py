@@ -26,7 +26,7 @@ from .chemistry import VACANCY, assign_elements, bond_rules, map_odds
 from .graphs import angle_table, bond_graph, foreign_atoms, place_nm
 from .holes import hole_odds
 from .neighborhoods import resolve
-from .rings import Cluster, center_nm, clusters, rings
+from .rings import Cluster, centers_nm, clusters, rings
 
 Floats = npt.NDArray[np.float64]
 
@@ -180,9 +180,9 @@ def _host_defects(graph: nx.Graph, maps: Maps | None, micrograph: Micrograph | N
         return _vacancies(graph)
     faces = rings(graph)
     hexagons: dict[int, list[Floats]] = {}
-    for face in faces:
-        if len(face) == 6:
-            hexagons.setdefault(graph.nodes[face[0]]["frame"], []).append(center_nm(graph, face))
+    whole = [face for face in faces if len(face) == 6]
+    for face, center in zip(whole, centers_nm(graph, whole), strict=True):
+        hexagons.setdefault(graph.nodes[face[0]]["frame"], []).append(center)
     foreign = set(foreign_atoms(graph))
     rows = []
     for cluster in clusters(graph, faces, hexagon_nm2=crystal.cell_area_nm2):
@@ -208,5 +208,5 @@ def _shape(cluster: Cluster) -> str | None:
 def _center(graph: nx.Graph, cluster: Cluster, species: str) -> Any:
     """Centre of the rings; of a Stone-Wales defect, of two equal ones: also where another is cut off."""
     size = 5 if cluster.sizes.count(5) == 2 else 7
-    pair = [center_nm(graph, ring) for ring in cluster.rings if len(ring) == size]
-    return np.mean(pair, axis=0) if species == "SW" else cluster.center_nm
+    pair = [ring for ring in cluster.rings if len(ring) == size]
+    return centers_nm(graph, pair).mean(0) if species == "SW" else cluster.center_nm

@@ -7,6 +7,11 @@ together, with the lattice as a prior: each host atom then is there, or is not.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from ..crystals import Crystal, get_crystal
 from ..lattice.phasing import Field, Host, find_host, refine_host
@@ -63,44 +69,64 @@ def resolve(
     crystal = get_crystal(crystal)
     rules = rules or bond_rules(crystal)
     table = atoms if "element" in atoms else assign_elements(atoms, rules)
-    parts: list[pd.DataFrame] = []
-    lattice: Host | None = None
-    sigma_nm: float | None = None  # that of the frame before
-    for number in sorted(table["frame"].unique().tolist()):
-        part = table[table["frame"] == number]
-        if progress is not None:
-            progress(number, micrograph.n_frames)
-        if not part["element"].isin([*rules.host, VACANCY]).all():
-            field = Field.of(micrograph, number)
-            lattice = _host(field, crystal, lattice)
-            if lattice is not None:
-                part, sigma_nm = _resolve_frame(micrograph, field, lattice, part, rules, sigma_nm)
-        parts.append(part)
-    return Atoms(pd.concat(parts, ignore_index=True) if parts else table)
-
-
-def _host(field: Field, crystal: Crystal, before: Host | None) -> Host | None:
-    """Host of a frame, like that of the frame before or looked for anew."""
-    for near in (before, None) if before is not None else (None,):
+    frames = {int(n): table[table["frame"] == n] for n in sorted(table["frame"].unique().tolist())}
+    known = [*rules.host, VACANCY]
+    todo = [n for n, part in frames.items() if not part["element"].isin(known).all()]
+    like: _Frame | None = None
+    while todo and like is None:
+        like = _look(micrograph, todo[0], frames[todo[0]], crystal, rules, None)
+        first = todo.pop(0)
+        frames[first] = frames[first] if like is None else like.atoms
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads, threadpool_limits(1, user_api="blas"):
+        jobs = {n: threads.submit(_look, micrograph, n, frames[n], crystal, rules, like) for n in todo}
         try:
-            return find_host(field, crystal, scales=_SCALES, near=near)
-        except ValueError:
-            continue
-    return None
+            for done, (number, job) in enumerate(jobs.items()):
+                if progress is not None:
+                    progress(len(frames) - len(jobs) + done, len(frames))
+                if (found := job.result()) is not None:
+                    frames[number] = found.atoms
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+    return Atoms(pd.concat(frames.values(), ignore_index=True) if frames else table)
 
 
-def _resolve_frame(
-    micrograph: Micrograph, field: Field, lattice: Host, atoms: pd.DataFrame, rules: BondRules, sigma_nm: float | None
-) -> tuple[pd.DataFrame, float]:
+class _Frame(NamedTuple):
+    """A frame that was fitted: its atoms, and what another one can begin with."""
+
+    atoms: pd.DataFrame
+    lattice: Host
+    sigma_nm: float
+
+
+def _look(
+    micrograph: Micrograph, number: int, atoms: pd.DataFrame, crystal: Crystal, rules: BondRules, like: _Frame | None
+) -> _Frame | None:
+    """Fit the neighbourhoods of one frame; None where it has no lattice.
+
+    All frames begin with the first, not each with the one before: so none depends on how many run at once.
+    """
+    field = Field.of(micrograph, number)
+    lattice = _host(field, crystal, like and like.lattice)
+    if lattice is None:
+        return None
     foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
     places = positions_nm(foreign)
-    scene = make_scene(micrograph, lattice, places, int(atoms["frame"].iloc[0]), sigma_nm)
+    scene = make_scene(micrograph, lattice, places, number, like and like.sigma_nm)
     away = np.linalg.norm(positions_nm(atoms)[:, None] - places, axis=-1).min(1)
     parts = [atoms.loc[~(away < INNER_NM)]]
     for group in _groups(places, 2 * INNER_NM):
         local = refine_host(field, lattice, around_nm=places[group].mean(0), avoid_nm=places)
         parts.append(_neighborhood(scene, foreign.iloc[group], local, rules))
-    return pd.concat(parts, ignore_index=True), scene.sigma_nm
+    return _Frame(pd.concat(parts, ignore_index=True), lattice, scene.sigma_nm)
+
+
+def _host(field: Field, crystal: Crystal, like: Host | None) -> Host | None:
+    """Host of a frame, like that of another or looked for anew."""
+    for near in (like, None) if like is not None else (None,):
+        with suppress(ValueError):
+            return find_host(field, crystal, scales=_SCALES, near=near)
+    return None
 
 
 def _groups(points: Floats, apart_nm: float) -> list[npt.NDArray[np.int64]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import dctn, fftfreq, idctn, irfft2, next_fast_len, rfft2, rfftfreq
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.spatial import cKDTree
 
@@ -22,6 +24,8 @@ INNER_NM = 0.36
 BLOCKED_NM = 0.085
 """A site so near to a foreign atom is taken by it."""
 _FINE_NM, _SLOW_NM = 0.02, 0.25  # pixels for the common fit, and the scale of what is no atom
+_NARROW_NM, _USUAL_NM, _WIDE_NM, _STEP_NM = 0.035, 0.06, 0.105, 0.005  # width of an atom
+_FAR_NM = 0.4  # from foreign atoms; nearer, their tails are seen
 _ROUNDED = 1 / 6  # variance, in pixels, of putting atoms on pixels and of averaging over them
 
 
@@ -37,32 +41,61 @@ class Scene:
 
 
 def make_scene(micrograph: Micrograph, lattice: Host, foreign: Floats, frame: int, near_nm: float | None) -> Scene:
-    """Width and height of the host's atoms, from all of them at once; foreign ones left out."""
+    """Width and height of the host's atoms, from all of them at once; foreign ones left out.
+
+    `near_nm` is about their width, where that is known.
+    """
     image, pixel = micrograph.frame(frame).astype(float), np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     known = noise.estimate(micrograph, frame=frame)
+    variance = known.variance(gaussian_filter(image, 0.03 / pixel))
     step = max(1, int(_FINE_NM / pixel.max()))
-    size = pixel * step
     cut = image[: image.shape[0] // step * step, : image.shape[1] // step * step]
     small = cut.reshape(cut.shape[0] // step, step, -1, step).mean((1, 3))
-    margin = int(np.ceil(0.3 / size.min()))
-    sites = lattice.sites_within(size * small.shape, margin_nm=0.2)[1]
+    extent = pixel * step * small.shape
+    sites = lattice.sites_within(extent, margin_nm=0.2)[1]
     sites = sites[np.linalg.norm(sites[:, None] - foreign, axis=-1).min(1) > BLOCKED_NM]
-    comb = np.zeros([n + 2 * margin for n in small.shape])
-    at = np.rint((sites - pixel * (step - 1) / 2) / size).astype(int) + margin
-    at = at[((at >= 0) & (at < comb.shape)).all(1)]
-    comb[at[:, 0], at[:, 1]] = 1 / size.prod()
-    grid = np.moveaxis(np.indices(small.shape), 0, -1) * size
-    far = np.linalg.norm(grid[..., None, :] - foreign, axis=-1).min(-1) > 0.4
-    flat = small - gaussian_filter(small, _SLOW_NM / size)
-    best = (np.inf, _FINE_NM, 1.0)
-    for sigma in np.arange(0.04, 0.105, 0.005) if near_nm is None else near_nm + np.array([-0.005, 0, 0.005]):
-        blur = np.sqrt(sigma**2 + _ROUNDED * size**2)
-        model = gaussian_filter(comb, sigma / size) - gaussian_filter(comb, np.hypot(sigma, _SLOW_NM) / size)
-        model = 2 * np.pi * blur.prod() * model[margin:-margin, margin:-margin]
-        height = float((model * flat)[far].sum() / (model**2)[far].sum())
-        best = min(best, (float(((flat - height * model)[far] ** 2).mean()), float(sigma), height))
-    variance = known.variance(gaussian_filter(image, 0.03 / pixel))
-    return Scene(image, np.asarray(variance, np.float64), pixel, best[1], best[2])
+    far = np.ones(small.shape, bool)
+    y, x = (pixel[a] * step * np.arange(n) for a, n in enumerate(small.shape))
+    for place in foreign:
+        far &= np.hypot(y[:, None] - place[0], x - place[1]) > _FAR_NM
+    sigma, height = _common_shape(small, pixel * step, sites - pixel * (step - 1) / 2, far, near_nm or _USUAL_NM)
+    return Scene(image, np.asarray(variance, np.float64), pixel, sigma, height)
+
+
+def _common_shape(
+    image: Floats, pixel: Floats, sites: Floats, used: npt.NDArray[np.bool_], near_nm: float
+) -> tuple[float, float]:
+    """Which width (nm), and what height, of equal atoms on all sites comes nearest to an image without slow changes."""
+    margin = int(np.ceil(0.3 / pixel.min()))
+    shape = [next_fast_len(n + 2 * margin, real=True) for n in image.shape]
+    at = np.rint(sites / pixel).astype(int) + margin
+    at = at[((at >= 0) & (at < np.array(image.shape) + 2 * margin)).all(1)]
+    comb = np.zeros(shape)
+    comb[at[:, 0], at[:, 1]] = 2 * np.pi
+    spectrum = rfft2(comb)
+    waves = [2 * np.pi * np.asarray(f) for f in (fftfreq(shape[0]), rfftfreq(shape[1]))]
+    flat = image - idctn(
+        dctn(image) * _passed([np.pi * np.arange(n) / n for n in image.shape], _SLOW_NM / pixel)
+    )  # as an image mirrored at its borders
+    sharp = 1 - _passed(waves, _SLOW_NM / pixel)
+
+    @cache
+    def misfit(step: int) -> tuple[float, float]:
+        blur = np.sqrt((step * _STEP_NM / pixel) ** 2 + _ROUNDED)
+        model = blur.prod() * irfft2(spectrum * _passed(waves, blur) * sharp, shape)
+        model = model[margin : margin + image.shape[0], margin : margin + image.shape[1]]
+        height = float((model * flat)[used].sum() / (model**2)[used].sum())
+        return float(((flat - height * model)[used] ** 2).mean()), height
+
+    step = round(near_nm / _STEP_NM)
+    while (better := min((step - 1, step, step + 1), key=misfit)) != step and _NARROW_NM < better * _STEP_NM < _WIDE_NM:
+        step = better
+    return step * _STEP_NM, misfit(step)[1]
+
+
+def _passed(waves: list[Floats], sigma_px: Floats) -> Floats:
+    """Share of every wave that a Gaussian blur lets pass."""
+    return np.asarray(np.multiply.outer(*(np.exp(-0.5 * (w * s) ** 2) for w, s in zip(waves, sigma_px, strict=True))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ the planar graph once, in time linear in its bonds.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -31,41 +32,66 @@ def rings(graph: nx.Graph) -> list[Ring]:
         Nodes around each ring. The open outside is left out, and what hangs into a ring by one
         bond is not part of it.
     """
-    core = nx.k_core(graph, 2)
-    following: dict[tuple[int, int], int] = {}
-    for node in core:
-        y, x = core.nodes[node]["y_nm"], core.nodes[node]["x_nm"]
-        around = sorted(core[node], key=lambda m: np.arctan2(core.nodes[m]["y_nm"] - y, core.nodes[m]["x_nm"] - x))
-        for k, neighbor in enumerate(around):
-            following[neighbor, node] = around[k - 1]
-    faces: list[Ring] = []
-    while following:
-        edge = start = next(iter(following))
+    nodes = list(graph)
+    number = {node: k for k, node in enumerate(nodes)}
+    pairs = np.array([(number[a], number[b]) for a, b in graph.edges], int).reshape(-1, 2)
+    place = _places(graph, nodes)
+    start, end = np.concatenate([pairs, pairs[:, ::-1]]).T
+    while len(loose := np.flatnonzero(np.bincount(start) == 1)):  # nothing that hangs by one bond
+        keep = ~np.isin(start, loose) & ~np.isin(end, loose)
+        start, end = start[keep], end[keep]
+    along = place[end] - place[start]
+    order = np.lexsort((np.arctan2(along[:, 0], along[:, 1]), start))
+    start, end = start[order], end[order]
+    first = np.searchsorted(start, start)
+    last = np.searchsorted(start, start, side="right") - 1
+    before = np.where(np.arange(len(start)) == first, last, np.arange(len(start)) - 1)
+    size = len(place)
+    where = np.argsort(start * size + end)
+    back = where[np.searchsorted((start * size + end)[where], end * size + start)]
+    following = before[back].tolist()
+    ends, faces, seen = end.tolist(), [], [False] * len(start)
+    for edge in range(len(seen)):
         face: list[int] = []
-        while True:
-            face.append(edge[1])
-            edge = (edge[1], following.pop(edge))
-            if edge == start:
-                break
-        if signed_area_nm2(graph, tuple(face)) > 0:
+        while not seen[edge]:
+            seen[edge] = True
+            face.append(nodes[ends[edge]])
+            edge = following[edge]
+        if face:
             faces.append(tuple(face))
-    return faces
+    return [face for face, area in zip(faces, areas_nm2(graph, faces), strict=True) if area > 0]
 
 
-def signed_area_nm2(graph: nx.Graph, ring: Ring) -> float:
-    """Area of a ring, positive for the inner faces that `rings` walks."""
-    y, x = (np.array([graph.nodes[n][key] for n in ring]) for key in ("y_nm", "x_nm"))
-    return float(0.5 * np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
+def areas_nm2(graph: nx.Graph, faces: Sequence[Ring]) -> Floats:
+    """Area of each face, positive for the inner ones that `rings` walks."""
+    return _moments(graph, faces)[0]
 
 
-def center_nm(graph: nx.Graph, ring: Ring) -> Floats:
-    """Centroid (y, x) of the area of a ring."""
-    points = np.array([(graph.nodes[n]["y_nm"], graph.nodes[n]["x_nm"]) for n in ring])
-    origin = points.mean(0)
-    y, x = (points - origin).T
-    cross = x * np.roll(y, -1) - y * np.roll(x, -1)
-    weights = np.column_stack([y + np.roll(y, -1), x + np.roll(x, -1)])
-    return np.asarray(origin + (weights * cross[:, None]).sum(0) / (3 * cross.sum()))
+def centers_nm(graph: nx.Graph, faces: Sequence[Ring]) -> Floats:
+    """Centroid (y, x) of the area of each face, shape (face, 2)."""
+    return _moments(graph, faces)[1]
+
+
+def _moments(graph: nx.Graph, faces: Sequence[Ring]) -> tuple[Floats, Floats]:
+    """Area and centroid of each face, faces of one size at a time."""
+    area, center = np.zeros(len(faces)), np.zeros((len(faces), 2))
+    sizes = np.array([len(face) for face in faces])
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        points = _places(graph, [n for k in rows.tolist() for n in faces[k]]).reshape(len(rows), size, 2)
+        origin = points.mean(1)
+        here = points - origin[:, None]
+        there = np.roll(here, -1, axis=1)
+        cross = here[..., 1] * there[..., 0] - here[..., 0] * there[..., 1]
+        area[rows] = cross.sum(1) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            center[rows] = origin + ((here + there) * cross[..., None]).sum(1) / (6 * area[rows])[:, None]
+    return area, center
+
+
+def _places(graph: nx.Graph, nodes: Iterable[int]) -> Floats:
+    known = graph.nodes
+    return np.array([(known[n]["y_nm"], known[n]["x_nm"]) for n in nodes]).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -118,8 +144,8 @@ def clusters(graph: nx.Graph, faces: list[Ring], *, hexagon_nm2: float) -> list[
         outline = [pair for pair, n in uses.items() if n == 1]
         atoms = frozenset().union(*group)
         inner = len(atoms) - len(frozenset().union(*outline))
-        areas = np.array([signed_area_nm2(graph, face) for face in group])
-        y, x = areas @ np.array([center_nm(graph, face) for face in group]) / areas.sum()
+        areas = areas_nm2(graph, group)
+        y, x = areas @ centers_nm(graph, group) / areas.sum()
         expected = 1 + 2 * round(areas.sum() / hexagon_nm2) - len(outline) / 2
         sizes = tuple(sorted(len(face) for face in group))
         result.append(Cluster(tuple(group), sizes, atoms, (float(y), float(x)), round(expected - inner)))
