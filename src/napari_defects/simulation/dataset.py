@@ -27,7 +27,7 @@ from .conditions import (
     draw_surface,
 )
 from .graphene import KINDS
-from .truth import labels
+from .truth import Scene, labels
 
 
 def training_pairs(
@@ -102,6 +102,14 @@ def draw_pair(
     crystal: Crystal, shape: tuple[int, int], conditions: Conditions, seed: int, index: int
 ) -> tuple[Micrograph, pd.DataFrame]:
     """Pair number `index` of the stream `seed`."""
+    micrograph, _, table = draw_scene(crystal, shape, conditions, seed, index)
+    return micrograph, table
+
+
+def draw_scene(
+    crystal: Crystal, shape: tuple[int, int], conditions: Conditions, seed: int, index: int
+) -> tuple[Micrograph, Scene, pd.DataFrame]:
+    """Pair number `index` of the stream `seed`, with the scene that was imaged."""
     rng = np.random.default_rng([seed, index])
     c = conditions
     pixel = float(np.exp(rng.uniform(*np.log(c.pixel_size_nm))))
@@ -135,4 +143,4 @@ def draw_pair(
     table[["y_nm", "x_nm"]] *= claimed
     size = (pixel_nm[0] * claimed, pixel_nm[1] * claimed)
     metadata = {"dose_e_per_A2": dose, "crystal": crystal.name}
-    return Micrograph(detector.read(scene.expected_e, rng), size, metadata=metadata), table
+    return Micrograph(detector.read(scene.expected_e, rng), size, metadata=metadata), scene, table
