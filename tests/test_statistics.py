@@ -184,3 +184,144 @@ def test_nearest_neighbors():
     )
     assert same["neighbor"][0] == 2
     assert np.isnan(same["neighbor_nm"][1])
+
+
+def test_two_species_that_seek_each_other():
+    sites = lattice_sites(30)
+    se, rng = se_rows(sites), np.random.default_rng(3)
+    first = rng.choice(se[:-1], 30, replace=False)
+    rows = np.concatenate([first, first + 1])
+    pairs = defects_at(sites, rows, ["V_Se"] * 30 + ["Te_Se"] * 30)
+    between = statistics.pair_correlation(pairs, sites, species=("V_Se", "Te_Se"), bin_nm=0.3)
+    near = between.iloc[(between["r_nm"] - CRYSTAL.a_nm).abs().argmin()]
+    assert near["g"] > 1.5 * near["g_high"]
+    assert between["pairs"].sum() <= 30 * 30
+    apart = defects_at(sites, rng.choice(se, 60, replace=False), ["V_Se"] * 30 + ["Te_Se"] * 30)
+    random = statistics.pair_correlation(apart, sites, species=("V_Se", "Te_Se"), bin_nm=0.3).dropna()
+    assert np.mean((random["g"] >= random["g_low"]) & (random["g"] <= random["g_high"])) > 0.8
+    with pytest.raises(ValueError, match="both species"):
+        statistics.pair_correlation(pairs, sites, species=("V_Se", "V_W"))
+
+
+def test_ripley_rises_for_clusters_alone():
+    sites = lattice_sites(30, hole=True)
+    se, rng = se_rows(sites), np.random.default_rng(4)
+    at = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+    near = [k for k in se if min(np.linalg.norm(at[k] - at[c]) for c in se[[50, 300]]) < 0.9]
+    crowded = statistics.ripley_l(defects_at(sites, near), sites)
+    assert (crowded["l_minus_r_nm"] > crowded["l_high_nm"])[crowded["r_nm"].between(0.4, 1.0)].all()
+    thrown = statistics.ripley_l(defects_at(sites, rng.choice(se, 80, replace=False)), sites).dropna()
+    assert np.mean(thrown["l_minus_r_nm"].between(thrown["l_low_nm"], thrown["l_high_nm"])) > 0.8
+    assert thrown["pairs"].is_monotonic_increasing
+
+
+def test_clusters_are_chains_of_neighbors():
+    sites = lattice_sites(12, frames=2)
+    se = se_rows(sites[sites["frame"] == 0])
+    rows = [se[0], se[1], se[2], se[60], se[0] + len(sites) // 2]
+    table = statistics.clusters(defects_at(sites, rows), max_distance_nm=0.4)
+    assert table["cluster_size"].tolist() == [3, 3, 3, 1, 1]
+    assert table["cluster"].nunique() == 3
+    with pytest.raises(ValueError, match="max_distance_nm"):
+        statistics.clusters(table, max_distance_nm=0)
+
+
+def test_short_range_order_knows_attraction_avoidance_and_chance():
+    sites = lattice_sites(30)
+    se, rng = se_rows(sites), np.random.default_rng(5)
+    j = sites["j"].to_numpy()[se]
+    stripes = statistics.short_range_order(defects_at(sites, se[j % 2 == 0], "Te_Se"), sites, sublattice="Se")
+    like = stripes[(stripes["center"] == "Te_Se") & (stripes["neighbor"] == "Te_Se")].set_index("shell")
+    assert like["r_nm"].tolist() == pytest.approx([CRYSTAL.a_nm * f for f in (1, 3**0.5, 2)], rel=1e-6)
+    # in stripes two of six first neighbours are alike, two of six second ones, all six third ones: alpha = 1 - p / c
+    assert like["alpha"].tolist() == pytest.approx([1 / 3, 1 / 3, -1], abs=0.05)
+    assert (like["p_value"] < 1e-6).all()
+    chance = [
+        statistics.short_range_order(
+            defects_at(sites, rng.choice(se, 200, replace=False), "Te_Se"), sites, sublattice="Se", seed=seed
+        )
+        for seed in range(4)
+    ]
+    z = pd.concat(chance).query("center == neighbor")
+    assert np.mean(np.abs(z["alpha"] / z["alpha_err"]) < 2) > 0.8
+    with pytest.raises(ValueError, match="sublattice"):
+        statistics.short_range_order(chance_of(sites), sites, sublattice="Te")
+    with pytest.raises(ValueError, match="two kinds"):
+        statistics.short_range_order(tables.empty("defects"), sites, sublattice="Se")
+
+
+def chance_of(sites):
+    return defects_at(sites, se_rows(sites)[:5], "Te_Se")
+
+
+def test_density_map_is_a_fraction_of_the_sites():
+    sites = lattice_sites(40)
+    for name in ("y_nm", "y_ideal_nm", "x_nm", "x_ideal_nm"):
+        sites[name] -= sites[name].min()
+    se = se_rows(sites)
+    x = sites["x_ideal_nm"].to_numpy()[se]
+    rows = se[(x < np.median(x)) & (np.random.default_rng(6).random(len(se)) < 0.3)]
+    density = statistics.density_map(defects_at(sites, rows), sites, species="V_Se", smoothing_nm=1.0)
+    at = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()[se]
+    y, x = np.round(at / density.pixel_size_nm).astype(int).T
+    left = at[:, 1] < np.quantile(at[:, 1], 0.3)
+    assert np.mean(density.data[y[left], x[left]]) == pytest.approx(0.3, abs=0.05)
+    assert np.mean(density.data[y[~left], x[~left]][at[~left, 1] > np.quantile(at[:, 1], 0.75)]) < 0.01
+    with pytest.raises(ValueError, match="no site"):
+        statistics.density_map(tables.empty("defects"), sites.assign(sublattice=""), species="V_Se")
+
+
+def counted(number, sites=2000, one=nd.count(defects_at(lattice_sites(2), [0], "V_W"), lattice_sites(2))):
+    return one.assign(count=number, sites=sites, fraction=number / sites)
+
+
+def test_pooled_counts_and_what_images_differ_by():
+    rng = np.random.default_rng(7)
+    alike = [counted(int(n)) for n in rng.binomial(2000, 0.01, 40)]
+    pooled = statistics.pool(alike)
+    row = pooled.iloc[0]
+    assert row["sites"] == 40 * 2000
+    assert row["fraction_low"] < 0.01 < row["fraction_high"]
+    assert row["dispersion_p"] > 0.01
+    assert row["dispersion"] == pytest.approx(1, abs=0.5)
+    assert pooled.attrs["area_nm2"] == pytest.approx(sum(one.attrs["area_nm2"] for one in alike))
+    unlike = statistics.pool([counted(int(n)) for n in rng.binomial(2000, rng.gamma(2, 0.005, 40))]).iloc[0]
+    assert unlike["dispersion"] > 3
+    assert unlike["dispersion_p"] < 1e-6
+    assert unlike["fraction_high"] - unlike["fraction_low"] > 1.5 * (row["fraction_high"] - row["fraction_low"])
+    with pytest.raises(ValueError, match="at least one"):
+        statistics.pool([])
+
+
+def test_a_species_an_image_does_not_list_is_absent_there():
+    with_it, without = counted(20), nd.count(tables.empty("defects"), lattice_sites(2))
+    pooled = statistics.pool([with_it, without])
+    assert pooled["count"].tolist() == [20]
+    assert pooled["sites"].item() == 4000
+
+
+def test_unfolding_brings_back_the_truth_and_covers_it():
+    species = ["V_Se", "Te_Se", "V_W"]
+    rates = np.array([[0.90, 0.06, 0, 0.04], [0.05, 0.93, 0, 0.02], [0, 0, 0.97, 0.03], [2e-3, 1e-3, 1e-4, 0.9969]])
+    truth, rng = np.array([400, 1500, 20]), np.random.default_rng(8)
+    covered, raw = [], []
+    for _ in range(30):
+        known = [rng.multinomial(n, p) for n, p in zip((2000, 4000, 500, 60000), rates, strict=True)]
+        confusion = pd.DataFrame(known, index=[*species, "none"], columns=[*species, "none"])
+        mine = np.array([*rng.poisson(truth), 0])
+        mine[-1] = 40000 - mine.sum()
+        found = sum(rng.multinomial(n, p) for n, p in zip(mine, rates, strict=True))[:3]
+        counts = tables.check(
+            tables.empty("counts").reindex(range(3)).assign(species=species, count=found, sites=[20000, 20000, 20000]),
+            "counts",
+        )
+        result = statistics.unfold(counts, confusion, n_draws=300)
+        covered += ((result["corrected_low"] <= truth) & (result["corrected_high"] >= truth)).tolist()
+        raw.append(found)
+    assert np.mean(covered) > 0.85
+    assert np.abs(np.mean(raw, 0) / truth - 1).max() > 0.05
+    assert result["corrected"].to_numpy() == pytest.approx(truth, rel=0.4)
+    with pytest.raises(ValueError, match="no row for V_W"):
+        statistics.unfold(counts, confusion.drop("V_W"))
+    with pytest.raises(ValueError, match="'none'"):
+        statistics.unfold(counts, confusion.drop("none"))

@@ -1,0 +1,171 @@
+"""Counts of many images together: pooled, with what they differ by; corrected for what is missed and invented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import nnls
+from scipy.stats import chi2
+
+from .. import tables
+from ..crystals import site_of
+from ..tables import Counts
+from .counting import PER_CM2, poisson_interval, wilson_interval
+
+Array = npt.NDArray[np.float64]
+
+NONE = "none"
+"""Name, in a confusion matrix, of what is no defect: a host site (row), a defect not found (column)."""
+
+
+def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
+    """Add the counts of many images, and tell whether these differ by more than chance.
+
+    Parameters
+    ----------
+    counts : iterable of DataFrame
+        COUNTS, one for each image. A species that an image does not list is absent there, and its area
+        (``attrs["area_nm2"]``, else from the densities) counts.
+    confidence : float
+        Of the intervals. Where images differ by more than chance, they are as much wider: a quasi-binomial
+        estimate, in which n sites of overdispersion φ are worth n/φ.
+
+    Returns
+    -------
+    DataFrame
+        COUNTS + ``images``, ``dispersion`` (φ, chi squared per degree of freedom between the images; 1 is
+        chance) and ``dispersion_p``; ``attrs["area_nm2"]``.
+
+    Raises
+    ------
+    ValueError
+        If there is no table.
+
+    References
+    ----------
+    McCullagh and Nelder, Generalized Linear Models, 2nd ed., section 4.5 (1989).
+    """
+    counts = list(counts)
+    images = [tables.check(one, "counts") for one in counts]
+    if not images:
+        raise ValueError("`counts` must have at least one table; make them with count().")
+    area = np.array([_area(one) for one in counts])
+    total = float(np.nansum(area))
+    together = pd.concat([one.assign(image=k) for k, one in enumerate(images)], ignore_index=True)
+    rows = []
+    for species, group in together.groupby("species", sort=False):
+        sites = _sites_everywhere(group, area)
+        number = np.zeros(len(images))
+        number[group["image"]] = group["count"]
+        n, of = int(number.sum()), round(float(sites.sum()))
+        phi, p_value = _dispersion(number, sites)
+        worth = max(phi, 1.0) if np.isfinite(phi) else 1.0
+        low, high = wilson_interval(n / worth, of / worth, confidence)
+        density = np.array([n / worth, *poisson_interval(n / worth, confidence)]) * worth / total * PER_CM2
+        rows.append((species, n, of, n / of if of else np.nan, low, high, *density, len(images), phi, p_value))
+    names = [c.name for c in tables.COUNTS] + ["images", "dispersion", "dispersion_p"]
+    rows.sort(key=lambda row: (-row[1], row[0]))
+    pooled = tables.check(pd.DataFrame(rows, columns=names), "counts")
+    pooled.attrs = {"area_nm2": total, "confidence": confidence}
+    return Counts(pooled)
+
+
+def unfold(
+    counts: pd.DataFrame, confusion: pd.DataFrame, *, confidence: float = 0.95, n_draws: int = 2000, seed: int = 0
+) -> Counts:
+    """Correct counts for what the analysis misses, invents and mistakes.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        COUNTS.
+    confusion : DataFrame
+        Numbers from images of known truth made under the same conditions: a row for each true species and
+        one ``"none"`` for the host sites; a column for each species found and one ``"none"`` for nothing.
+    confidence : float
+    n_draws : int
+        Draws of the rates (Dirichlet) and of the counts (gamma) behind the intervals: the uncertainty of
+        the correction is in them, and grows when `confusion` has seen few.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        COUNTS + ``corrected``, ``corrected_low``, ``corrected_high`` (numbers) and
+        ``corrected_fraction``, ``corrected_fraction_low``, ``corrected_fraction_high``.
+
+    Raises
+    ------
+    ValueError
+        If a species counted is not in `confusion`, or that has no row or column ``"none"``.
+    """
+    counts = tables.check(counts, "counts")
+    species = [name for name in confusion.index if name != NONE]
+    for axis, names in (("row", confusion.index), ("column", confusion.columns)):
+        if NONE not in names:
+            raise ValueError(f"`confusion` has no {axis} {NONE!r}; it must count what is no defect, too.")
+    if unknown := sorted(set(counts["species"]) - set(species)):
+        raise ValueError(f"`confusion` has no row for {', '.join(unknown)}; measure it with these species, too.")
+    table = confusion.reindex(index=[*species, NONE], columns=[*species, NONE], fill_value=0).to_numpy(float)
+    found = counts.set_index("species").reindex(species)
+    number = found["count"].fillna(0).to_numpy(float)
+    hosts = float(counts.groupby(counts["species"].map(lambda name: site_of(name) or ""))["sites"].max().sum())
+    rng = np.random.default_rng(seed)
+    best = _solved(_rates(table), number, hosts)
+    draws = np.array([
+        _solved(np.array([rng.dirichlet(row + 1.0 / len(row)) for row in table]), rng.gamma(number + 0.5), hosts)
+        for _ in range(n_draws)
+    ])  # fmt: skip
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    corrected = pd.DataFrame(
+        {"corrected": best, "corrected_low": np.minimum(low, best), "corrected_high": np.maximum(high, best)},
+        index=pd.Index(species, name="species"),
+    )
+    result = counts.merge(corrected, how="left", on="species")
+    for name in ("", "_low", "_high"):
+        result[f"corrected_fraction{name}"] = result[f"corrected{name}"] / result["sites"]
+    result.attrs = dict(counts.attrs)
+    return Counts(tables.check(result, "counts"))
+
+
+def _rates(table: Array) -> Array:
+    return np.asarray(table / np.maximum(table.sum(1, keepdims=True), 1.0))
+
+
+def _solved(rates: Array, number: Array, hosts: float) -> Array:
+    """Find the true numbers, none negative, behind the numbers found: found = trueᵀ rates + false ones on the host."""
+    false = hosts * rates[-1, :-1]
+    weight = 1 / np.sqrt(np.maximum(number, 1.0))
+    return np.asarray(nnls(rates[:-1, :-1].T * weight[:, None], np.maximum(number - false, 0.0) * weight)[0])
+
+
+def _area(counts: pd.DataFrame) -> float:
+    """Area looked at, from the table's attributes, else from its upper densities."""
+    if "area_nm2" in counts.attrs:
+        return float(counts.attrs["area_nm2"])
+    row = counts[(counts["count"] > 0) & (counts["density_per_cm2"] > 0)].head(1)
+    return float((row["count"] / row["density_per_cm2"] * PER_CM2).iloc[0]) if len(row) else float("nan")
+
+
+def _sites_everywhere(group: pd.DataFrame, area: Array) -> Array:
+    """Sites in each image: as listed; where a species is not listed, in proportion to the area."""
+    sites = np.full(len(area), np.nan)
+    sites[group["image"]] = group["sites"]
+    known = np.isfinite(sites) & (area > 0)
+    per_area = float(sites[known].sum() / area[known].sum()) if known.any() else 0.0
+    return np.where(np.isfinite(sites), sites, per_area * np.nan_to_num(area))
+
+
+def _dispersion(number: Array, sites: Array) -> tuple[float, float]:
+    """Chi squared per degree of freedom of the images' counts around the common fraction, and its p-value."""
+    here = sites > 0
+    total, degrees = float(sites[here].sum()), int(here.sum()) - 1
+    p = float(number[here].sum()) / total if total else 0.0
+    if degrees < 1 or not 0 < p < 1:
+        return float("nan"), float("nan")
+    chi = float(np.sum((number[here] - p * sites[here]) ** 2 / (p * (1 - p) * sites[here])))
+    return chi / degrees, float(chi2.sf(chi, degrees))
