@@ -271,8 +271,11 @@ def test_density_map_is_a_fraction_of_the_sites():
         statistics.density_map(tables.empty("defects"), sites.assign(sublattice=""), species="V_Se")
 
 
-def counted(number, sites=2000, one=nd.count(defects_at(lattice_sites(2), [0], "V_W"), lattice_sites(2))):
-    return one.assign(count=number, sites=sites, fraction=number / sites)
+ONE_TABLE = nd.count(defects_at(lattice_sites(2), [0], "V_W"), lattice_sites(2))
+
+
+def counted(number, sites=2000):
+    return ONE_TABLE.assign(count=number, sites=sites, fraction=number / sites)
 
 
 def test_pooled_counts_and_what_images_differ_by():
