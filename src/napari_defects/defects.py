@@ -122,16 +122,16 @@ def _posterior(
     sites: pd.DataFrame, sublattice: Sublattice, crystal: Crystal, exponent: float, maps: Maps | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.object_]]:
     """Probability of each species at the sites of one sublattice, host first, and their names."""
-    if maps is None:
-        species = _vacancies(sublattice.element, len(sublattice.column))
-    else:
-        species = [name for name in maps.classes if site_of(name) == sublattice.element]
+    element = sublattice.element
+    vacancies = _vacancies(element, len(sublattice.column))
+    species = vacancies if maps is None else [name for name in maps.classes if site_of(name) == element]
+    species = [name for name in species if not name.startswith(verdicts.OUTLIERS)]
     known = verdicts.choices(sublattice, species, crystal, exponent)
     evidence = None if maps is None else _evidence(sites, maps, [c.name for c in known])
     relative, scatter = sites["relative_height"].to_numpy(float), sites["scatter"].to_numpy(float)
-    probability, names = verdicts.posterior(relative, known, evidence, scatter)
-    full = [f"{name}_{sublattice.element}" if name in verdicts.OUTLIERS else name for name in names]
-    return probability, np.array(full, object)
+    found = verdicts.decide(relative, known, vacancies, evidence, scatter)
+    full = [f"{name}_{element}" if name in verdicts.OUTLIERS else name for name in found.names]
+    return found.probability, np.array(full, object)
 
 
 def _evidence(sites: pd.DataFrame, maps: Maps, names: list[str]) -> npt.NDArray[np.float64]:

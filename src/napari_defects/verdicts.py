@@ -8,13 +8,16 @@ on the species' own members. A column that fits none of them, however heavy thei
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from ase.data import atomic_numbers
 from scipy.special import logsumexp
+from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 from .crystals import Crystal, Sublattice, occupants
@@ -24,6 +27,7 @@ from .simulation.scattering import amplitudes
 
 Array = npt.NDArray[np.float64]
 
+log = logging.getLogger(__name__)
 OUTLIERS = ("darker", "brighter")
 _WIDE_SHARE = 0.6  # what a probe of ordinary width leaves of the peak of a column's wide profile
 _EMPTY = (0.03, 0.03)  # height of an empty column and its error: the tails of the neighbours
@@ -33,7 +37,26 @@ _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = (0.01, 0.002)  # how many columns are darker (or brighter) than all known: without, and with class maps
 _SHARE = 0.4  # of the evidence of class maps that is not the intensity over again
+_LEAST_MEMBERS, _IMPLAUSIBLE = 10, 1e-6  # a species' columns, and how improbable they may be all together
+_SLACK = 1.3  # of their expected scatter
 _PRIOR_SITES = (50.0, 0.5)  # host and each species: what is believed before any site is seen
+
+
+class Verdicts(NamedTuple):
+    """What `posterior` says of the sites of one sublattice.
+
+    Attributes
+    ----------
+    probability : ndarray, shape (n, choice + 2)
+    names : list of str
+        Of the columns; the last two are ``darker`` and ``brighter``.
+    width : ndarray, shape (n, choice)
+        Scatter of the relative height expected of each site, were it that choice.
+    """
+
+    probability: Array
+    names: list[str]
+    width: Array
 
 
 @dataclass(frozen=True)
@@ -94,7 +117,7 @@ def contrast_exponent(heights: dict[str, float], crystal: Crystal) -> float:
 
 def posterior(
     relative: Array, known: Sequence[Choice], evidence: Array | None = None, scatter: Array | float = 1.0
-) -> tuple[Array, list[str]]:
+) -> Verdicts:
     """Probability of every choice at every site of one sublattice.
 
     Parameters
@@ -107,12 +130,6 @@ def posterior(
         What else speaks for each choice, as probabilities.
     scatter : ndarray, shape (n,), or float
         Factor by which heights scatter more than those of the whole sublattice.
-
-    Returns
-    -------
-    probability : ndarray, shape (n, choice + 2)
-    names : list of str
-        Of the columns; the last two are ``darker`` and ``brighter``.
     """
     ratio, spread = np.array([c.ratio for c in known]), np.array([c.error for c in known])
     near = relative[np.abs(relative - 1) < 0.5]
@@ -142,7 +159,62 @@ def posterior(
         if settled:
             break
     probability = np.column_stack([own, novel[:, None] * strange / np.maximum(strange.sum(1, keepdims=True), 1e-300)])
-    return probability, [c.name for c in known] + list(OUTLIERS)
+    return Verdicts(probability, [c.name for c in known] + list(OUTLIERS), width)
+
+
+def decide(
+    relative: Array, known: Sequence[Choice], vacancies: Sequence[str], evidence: Array | None, scatter: Array | float
+) -> Verdicts:
+    """`posterior`, but where a whole population does not fit its name, only host, vacancies, darker and brighter."""
+    found = posterior(relative, known, evidence, scatter)
+    wrong = misnamed(relative, known, found)
+    if not wrong:
+        return found
+    own = np.isin(np.array(found.names, object)[found.probability.argmax(1)], list(wrong))
+    log.warning(
+        "%d columns are called after none of the known species: %s.",
+        own.sum(),
+        "; ".join(f"as {name}, {reason}" for name, reason in wrong.items()),
+    )
+    kept = [c for c in known if c is known[0] or (c.name in vacancies and c.name not in wrong)]
+    plain = posterior(relative, kept, None, scatter)
+    found.probability[own] = 0
+    found.probability[np.ix_(own, [found.names.index(name) for name in plain.names])] = plain.probability[own]
+    return found
+
+
+def misnamed(relative: Array, known: Sequence[Choice], verdicts: Verdicts) -> dict[str, str]:
+    """Species whose columns are, as a population, not what that species would be.
+
+    A dopant that nobody named falls to whichever known species is nearest to it. One column cannot tell; many can:
+    their mean lies outside what the cross-sections allow, or they scatter more than one species does.
+
+    Parameters
+    ----------
+    relative : ndarray, shape (n,)
+    known : sequence of Choice
+    verdicts : Verdicts
+        From `posterior`.
+
+    Returns
+    -------
+    dict
+        Species to what is wrong with its columns, in words.
+    """
+    best, found = verdicts.probability.argmax(1), {}
+    for k, choice in enumerate(known[1:], start=1):
+        own = best == k
+        n, heights, width = int(own.sum()), relative[own], _SLACK * verdicts.width[own, k]
+        if n < _LEAST_MEMBERS:
+            continue
+        center = float(np.average(heights, weights=width**-2))
+        excess = float((((heights - center) / width) ** 2).sum())
+        off = abs(center - choice.ratio) / np.hypot(choice.error, float((width**-2).sum() ** -0.5))
+        if chi2.sf(excess, n - 1) < _IMPLAUSIBLE:
+            found[choice.name] = f"they scatter by {np.std(heights):.2f}, one species would by {np.mean(width):.2f}"
+        elif 2 * norm.sf(off) < _IMPLAUSIBLE:
+            found[choice.name] = f"they are at {center:.2f} of the host, it would be at {choice.ratio:.2f}"
+    return found
 
 
 def _outlier_density(relative: Array) -> Array:
