@@ -103,6 +103,46 @@ def test_points_are_added_with_the_mouse_and_counted(window: Any, qtbot: Any, ws
     assert table["x_nm"].iloc[-1] == pytest.approx(2.5)
 
 
+def test_review_is_under_the_keys_wherever_the_mouse_is(
+    window: Any, qtbot: Any, wse2: tuple[nd.Micrograph, Any]
+) -> None:
+    from qtpy.QtCore import Qt
+
+    from napari_defects.widgets._points import table_layer, table_of
+
+    defects = wse2[0].metadata["defects"].assign(probability=np.linspace(0.5, 0.9, 21), method="maps")
+    layer = upsert(window, table_layer(defects, "defects", "defects · wse2", image="wse2", crystal="WSe2"))
+    upsert(window, table_layer(wse2[1], "sites", "atoms · wse2", image="wse2", crystal="WSe2"))
+    review = open_widget(window, "Review")
+    review.run()
+    window.layers.selection.active = layer
+    window.window._qt_window.activateWindow()
+    canvas = window.window._qt_viewer.canvas.native
+    canvas.setFocus()
+    qtbot.wait(50)
+
+    def press(key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+        qtbot.keyClick(canvas, key, modifier)
+        qtbot.wait(20)
+
+    press(Qt.Key.Key_Right)
+    assert review.current == 1
+    press(Qt.Key.Key_Left)
+    assert review.current == 0
+    press(Qt.Key.Key_4)
+    press(Qt.Key.Key_A)
+    press(Qt.Key.Key_X)
+    table = table_of(layer).set_index("defect")
+    assert table.loc[0, "species"] == review.classes.names[3]
+    assert table.loc[1, "method"] == "manual"
+    assert 2 not in table.index
+    assert review.current == 3
+    press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert 2 in set(table_of(layer)["defect"])
+    assert layer.mode == "pan_zoom", "the keys do not also mean what napari means by them"
+    assert has_color(seen(window, qtbot), species_color("V_Se")) > 100
+
+
 def test_a_movie_and_its_points_share_the_frames(make_napari_viewer: Callable[..., Any], qtbot: Any) -> None:
     from napari_defects.widgets._samples import graphene_si_movie
 

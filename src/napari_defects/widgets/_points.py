@@ -15,6 +15,7 @@ from napari_defects.tables import TABLES, check
 from napari_defects.widgets._layers import KEY, LayerData, about, scale_nm, units_of
 
 ATOM_NM, DEFECT_NM, RING = 0.07, 0.30, 0.12
+_DEFINED = {column.name for columns in TABLES.values() for column in columns}
 _ATOM_COLORS = ("#c77dff", "#80ffdb", "#ffe8a3")
 
 
@@ -161,6 +162,8 @@ def _rewrite(table: pd.DataFrame, moved: npt.NDArray[Any], added: npt.NDArray[An
             table.loc[added, name] = ""
         elif name in ("defect", "track"):
             table.loc[added, name] = int(table[name].max()) + 1 + np.arange(int(added.sum()))
+        elif name not in _DEFINED:  # measured on another point, of which the new one is a copy
+            table[name] = table[name].where(~added, "" if table[name].dtype.kind in "OTU" else np.nan)
     if lattice is None or "sublattice" not in table or not added.any():
         return
     i, j, which = lattice.index(table.loc[added, ["y_nm", "x_nm"]].to_numpy(float))

@@ -1,0 +1,73 @@
+"""Corrections by hand: which defect to look at next, what a verdict does to the table, and the way back."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from napari_defects.crystals import CRYSTALS, get_crystal
+from napari_defects.tables import check
+
+BY_HAND = "manual"
+"""Method of a row that a person has looked at."""
+
+FOUND = ("found_species", "found_probability", "found_method")
+"""What a row said before the first verdict by hand."""
+
+
+def doubt(table: pd.DataFrame) -> pd.Series:
+    """How doubtful each row is, 0 to 1.5: unsure, or called a host by its intensity; 0 for those seen by hand."""
+    doubtful = (1 - table["probability"].astype(float)).fillna(1.0)
+    if "by_intensity" in table:
+        says = table["by_intensity"].fillna("").astype(str)
+        doubtful += 0.5 * ((says != "") & ~says.str.contains("_"))
+    return doubtful.where(table["method"] != BY_HAND, 0.0)
+
+
+def in_order(table: pd.DataFrame, species: str | None = None) -> list[int]:
+    """Numbers (column ``defect``) of the rows nobody has looked at, the most doubtful first."""
+    rows = table[table["method"] != BY_HAND]
+    if species is not None:
+        rows = rows[rows["species"] == species]
+    order = doubt(rows).sort_values(ascending=False, kind="stable").index
+    return [int(n) for n in rows.loc[order, "defect"]]
+
+
+def judged(table: pd.DataFrame, defect: int, species: str) -> pd.DataFrame:
+    """Return the table with the word of a person for one defect; what was found before is kept beside it."""
+    table = check(table, "defects")
+    for name, source in zip(FOUND, ("species", "probability", "method"), strict=True):
+        if name not in table:
+            table[name] = table[source].where(table["method"] != BY_HAND)
+    row = table["defect"] == defect
+    first = row & (table["method"] != BY_HAND)
+    for name, source in zip(FOUND, ("species", "probability", "method"), strict=True):
+        table.loc[first, name] = table.loc[first, source]
+    for name, value in (("species", species), ("probability", 1.0), ("method", BY_HAND)):
+        table.loc[row, name] = value
+    return table
+
+
+def dropped(table: pd.DataFrame, defect: int) -> pd.DataFrame:
+    """Return the table without one defect."""
+    return table[table["defect"] != defect].reset_index(drop=True)
+
+
+def corrections(table: pd.DataFrame, rejected: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Rows that a person has looked at, and those that were no defects, with the column ``verdict``."""
+    seen = table[table["method"] == BY_HAND].copy()
+    found = seen[FOUND[0]].fillna("") if FOUND[0] in seen else pd.Series("", index=seen.index)
+    seen["verdict"] = [
+        "added" if not f else "accepted" if f == s else "renamed" for f, s in zip(found, seen["species"], strict=True)
+    ]
+    if rejected is None or not len(rejected):
+        return seen.reset_index(drop=True)
+    return pd.concat([seen, rejected.assign(verdict="no defect")], ignore_index=True)
+
+
+def classes_for(table: pd.DataFrame, crystal: str | None, most: int = 9) -> list[str]:
+    """Species to choose from: those there are, the most frequent first, then the vacancies of the crystal."""
+    names = [str(name) for name in table["species"].value_counts().index if name]
+    if crystal in CRYSTALS:
+        for sublattice in get_crystal(str(crystal)).sublattices:
+            names += [f"V{n if n > 1 else ''}_{sublattice.element}" for n in range(1, len(sublattice.column) + 1)]
+    return list(dict.fromkeys(names))[:most]
