@@ -1,4 +1,7 @@
-"""When the species of a trajectory changes, and how long it stays what it is."""
+"""When the species of a trajectory changes, and how long it stays what it is.
+
+Frames that are `unsure`, as `track` flags them, say nothing here: a change is somewhere between the sure ones.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def transitions(tracks: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `track`, `frame` (the first with the new species), `frame_before`, `gap_frames` (missing
-        in between: the change was somewhere there), `species_from`, `species_to`, `y_nm`, `x_nm`,
+        or unsure in between: the change was somewhere there), `species_from`, `species_to`, `y_nm`, `x_nm`,
         `step_nm`.
     """
     table, before = _steps(tracks)
@@ -102,7 +105,13 @@ def dwell_times(
     )
 
 
-def _steps(tracks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows sorted by track and frame, and beside each the row before it on its track."""
+def in_order(tracks: pd.DataFrame) -> pd.DataFrame:
+    """Rows by track and frame, without those that are `unsure`: they count as frames not seen."""
     table = tables.check(tracks, "tracks").sort_values(["track", "frame"], kind="stable").reset_index(drop=True)
+    return table[~table["unsure"].astype(bool)].reset_index(drop=True) if "unsure" in table else table
+
+
+def _steps(tracks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows in order, and beside each the row before it on its track."""
+    table = in_order(tracks)
     return table, table.groupby("track")[["frame", "species", "y_nm", "x_nm"]].shift(1)

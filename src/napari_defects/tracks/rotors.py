@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
+
+from ..tables import positions_nm
+
+_REACH_NM = 0.3  # from the middle of a defect to the atoms of its triangle, and a little more
+_ROTOR = re.compile(r"^([A-Z][a-z]?)[34](?=[A-Z])")
 
 
 def rotor(triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float = 20.0) -> pd.DataFrame:
@@ -58,3 +65,47 @@ def rotor(triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float 
     before = result["state"].ffill().shift(1)
     result["switch"] = (result["state"] != before).fillna(False).astype(bool) & before.notna()
     return result
+
+
+def triangles(atoms: pd.DataFrame, tracks: pd.DataFrame) -> pd.DataFrame:
+    """Atoms of the rotors among the defects of a movie, for `rotor`.
+
+    A rotor is a trajectory that has three atoms of a foreign element in most of its frames (``Si3C6``), or four,
+    the one in the middle not counted (``Si4C6``).
+
+    Parameters
+    ----------
+    atoms : DataFrame
+        With `element`, as `resolve` makes them.
+    tracks : DataFrame
+        TRACKS of the same movie.
+
+    Returns
+    -------
+    DataFrame
+        `track`, then the columns of `atoms`; a frame during a turn may have other than three atoms.
+    """
+    parts = []
+    for number, own in tracks.groupby("track"):
+        element = own["species"].str.extract(_ROTOR, expand=False)
+        if element.notna().mean() <= 0.5:
+            continue
+        foreign = atoms[atoms["element"] == element.mode()[0]]
+        for frame, y, x in own[["frame", "y_nm", "x_nm"]].itertuples(index=False):
+            near = foreign[foreign["frame"] == frame]
+            near = near[np.linalg.norm(positions_nm(near) - (y, x), axis=1) < _REACH_NM]
+            if len(near) == 4:
+                near = near.drop(
+                    near.index[np.linalg.norm(positions_nm(near) - positions_nm(near).mean(0), axis=1).argmin()]
+                )
+            parts.append(near.assign(track=number))
+    columns = ["track", *atoms.columns]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def rotors(atoms: pd.DataFrame, tracks: pd.DataFrame) -> pd.DataFrame:
+    """`rotor` for every trajectory that is one: its columns after `track`."""
+    turning = triangles(atoms, tracks)
+    parts = [rotor(own).assign(track=number) for number, own in turning.groupby("track")]
+    found = pd.concat(parts, ignore_index=True) if parts else rotor(turning).assign(track=[])
+    return found[["track", *(c for c in found if c != "track")]]
