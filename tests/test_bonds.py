@@ -127,6 +127,18 @@ def test_two_silicons_that_bond_are_one_defect():
     assert classify_bonds(table)["species"].tolist() == ["Si2C4"]
 
 
+def test_a_three_fold_silicon_whose_angles_are_bent_sits_in_a_vacancy():
+    table, center = with_defect("Si1C4")
+    rim = np.linalg.norm(table[["y_nm", "x_nm"]] - center, axis=1)
+    table = table.drop(index=table.index[(rim > 0.1) & (rim < 0.22)][0]).reset_index(drop=True)
+    found = classify_bonds(table)
+    assert "Si1C3+V1" in found["species"].tolist()
+    bent = found.set_index("species").loc["Si1C3+V1"]
+    assert bent["angle_off_deg"] == pytest.approx(42, abs=8)
+    assert 0 < bent["angle_off_err_deg"] < 3
+    assert classify_bonds(with_defect("Si1C3")[0])["angle_off_deg"].item() < 1
+
+
 def test_bonds_per_element_are_limited():
     table, _ = with_defect("Si1C4")
     graph = bond_graph(table)

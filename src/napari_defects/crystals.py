@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 _TERM = re.compile(r"(V|[A-Z][a-z]?)([2-9]?)_([A-Z][a-z]?)")
 _OUTLIER = re.compile(r"(darker|brighter)_([A-Z][a-z]?)")
-_GRAPH = re.compile(r"(?:[A-Z][a-z]?[1-9][0-9]*)+|V[1-9]|SW")
+_GRAPH = re.compile(r"(?:[A-Z][a-z]?[1-9][0-9]*)+(?:\+V[1-9])?|V[1-9]|SW")
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,8 @@ _COLORS = {
     "V_M": "#f0e442", "sub_M": "#009e73", "sub2_M": "#cc79a7",
     "darker_M": "#00c2c7", "brighter_M": "#ff6f91", "darker_X": "#8c6bb1", "brighter_X": "#a6d854",
     "Si1C3": "#e69f00", "Si1C4": "#56b4e9", "V1": "#0072b2", "V2": "#009e73", "SW": "#cc79a7",
+    "Si1C3+V1": "#f0e442", "Si1C2": "#a6d854", "Si2C4": "#8c6bb1", "Si2C5": "#ff6f91", "Si2C6": "#d55e00",
+    "Si3C6": "#00c2c7", "Si4C6": "#b15928",
 }  # fmt: skip
 
 

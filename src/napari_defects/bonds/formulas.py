@@ -26,7 +26,7 @@ from .chemistry import VACANCY, assign_elements, bond_rules, map_odds
 from .graphs import angle_table, bond_graph, foreign_atoms, place_nm
 from .holes import hole_odds
 from .neighborhoods import resolve
-from .rings import Cluster, centers_nm, clusters, rings
+from .rings import Cluster, Ring, centers_nm, clusters, rings
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +34,7 @@ SHAPES = {(12,): "V1", (5, 9): "V1", (14,): "V2", (5, 10): "V2", (5, 5, 8): "V2"
 """Rings around the host's own defects, relaxed or not."""
 CUT_SHAPES = {(5, 5, 7): "SW", (5, 7, 7): "SW"}
 """The same where the border of the image has cut one ring open."""
+_BENT_DEG = 22.0  # rms deviation from 120 degrees; 42 in half of a double vacancy, below 10 on a site of the host
 
 
 def find_defects(
@@ -60,9 +61,11 @@ def find_defects(
     -------
     Defects
         `species` is the formula of the foreign atoms and the host atoms bonded to them, at their
-        centre of mass; or ``V1``, ``V2``, ``SW``; or ``V_Se`` for an empty site. Further columns:
-        `atoms` (node numbers), `bond_pm`, `bond_err_pm` (mean foreign bond and its 1 sigma),
-        `angle_off_deg` (rms deviation of the angles from 360/n).
+        centre of mass; or ``V1``, ``V2``, ``SW``; or ``V_Se`` for an empty site. A three-fold foreign
+        atom whose angles are far from 120 degrees beside a ring that is no hexagon sits in a vacancy:
+        ``Si1C3+V1``. Further columns: `atoms` (node numbers), `bond_pm`, `bond_err_pm` (mean foreign
+        bond and its 1 sigma), `angle_off_deg`, `angle_off_err_deg` (rms deviation of the angles from
+        360/n, and its 1 sigma).
 
     Raises
     ------
@@ -71,7 +74,8 @@ def find_defects(
     """
     if not 0 <= min_probability <= 1:
         raise ValueError(f"`min_probability` must be within 0 to 1, got {min_probability}.")
-    rows = _foreign_defects(graph) + _host_defects(graph, maps, micrograph)
+    faces = rings(graph)
+    rows = _foreign_defects(graph, faces) + _host_defects(graph, faces, maps, micrograph)
     found = pd.DataFrame(rows, columns=[c.name for c in tables.DEFECTS] + ["atoms", *_MEASURED])
     found = found[found["probability"] >= min_probability].sort_values(["frame", "y_nm"], kind="stable")
     found["defect"] = np.arange(len(found))
@@ -121,7 +125,7 @@ def classify_bonds(
     return Defects(tables.check(found, "defects"))
 
 
-_MEASURED = ("bond_pm", "bond_err_pm", "angle_off_deg")
+_MEASURED = ("bond_pm", "bond_err_pm", "angle_off_deg", "angle_off_err_deg")
 
 
 def _row(
@@ -135,29 +139,34 @@ def _row(
     }  # fmt: skip
 
 
-def _foreign_defects(graph: nx.Graph) -> list[dict[str, Any]]:
+def _foreign_defects(graph: nx.Graph, faces: list[Ring]) -> list[dict[str, Any]]:
     """Name each connected piece of foreign atoms and what they bond to."""
-    foreign = foreign_atoms(graph)
+    foreign = set(foreign_atoms(graph))
+    odd = {n for face in faces if len(face) != 6 for n in face} & foreign
     pieces = nx.Graph(graph.edges(foreign))
     pieces.add_nodes_from(foreign)
     rows = []
     for nodes in nx.connected_components(pieces):
-        inner = [n for n in nodes if n in set(foreign)]
+        inner = [n for n in sorted(nodes) if n in foreign]
         mass = np.array([atomic_masses[atomic_numbers[graph.nodes[n]["element"]]] for n in nodes])
         center = mass @ np.array([place_nm(graph, n) for n in nodes]) / mass.sum()
         count = Counter(graph.nodes[n]["element"] for n in nodes)
         order = sorted(count, key=lambda e: (e in graph.graph["host"].split(), e))
+        formula = "".join(f"{e}{count[e]}" for e in order)
         bonds = np.array([(b["length_pm"], b["length_err_pm"]) for *_, b in graph.edges(inner, data=True)]).reshape(
             -1, 2
         )
         angles = angle_table(graph, inner)
         off = angles["angle_deg"] - 360 / angles.groupby("apex")["a"].transform("size")
+        bent, error = (float(np.sqrt((v**2).mean())) for v in (off, angles["angle_err_deg"]))
+        if len(inner) == 1 and graph.degree(inner[0]) == 3 and inner[0] in odd and bent - 2 * error > _BENT_DEG:
+            formula += "+V1"
         rows.append(_row(
-            graph, nodes, center, "".join(f"{e}{count[e]}" for e in order),
+            graph, nodes, center, formula,
             float(np.prod([graph.nodes[n]["probability"] * graph.nodes[n]["bonding_probability"] for n in inner])),
             bond_pm=bonds[:, 0].mean() if len(bonds) else np.nan,
             bond_err_pm=np.sqrt((bonds[:, 1] ** 2).sum()) / max(len(bonds), 1),
-            angle_off_deg=float(np.sqrt((off**2).mean())),
+            angle_off_deg=bent, angle_off_err_deg=error,
         ))  # fmt: skip
     return rows
 
@@ -173,12 +182,13 @@ def _vacancies(graph: nx.Graph) -> list[dict[str, Any]]:
     return rows
 
 
-def _host_defects(graph: nx.Graph, maps: Maps | None, micrograph: Micrograph | None) -> list[dict[str, Any]]:
+def _host_defects(
+    graph: nx.Graph, faces: list[Ring], maps: Maps | None, micrograph: Micrograph | None
+) -> list[dict[str, Any]]:
     """Vacancies and rotated bonds: by the rings where columns are single atoms, else by empty sites."""
     crystal = get_crystal(graph.graph["crystal"])
     if any(len(s.column) > 1 for s in crystal.sublattices):
         return _vacancies(graph)
-    faces = rings(graph)
     hexagons: dict[int, list[Floats]] = {}
     whole = [face for face in faces if len(face) == 6]
     for face, center in zip(whole, centers_nm(graph, whole), strict=True):
