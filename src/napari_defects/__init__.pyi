@@ -7,6 +7,7 @@ from .atoms import locate as locate
 from .averages import ClassAverage as ClassAverage
 from .averages import average as average
 from .bonds import bond_graph as bond_graph
+from .cells import detect_cells as detect_cells
 from .crystals import CRYSTALS as CRYSTALS
 from .crystals import GRAPHENE as GRAPHENE
 from .crystals import HBN as HBN
@@ -59,6 +60,8 @@ from .simulation import Surface as Surface
 from .simulation import simulate as simulate
 from .simulation import training_pairs as training_pairs
 from .statistics import count as count
+from .tracks import BondResults as BondResults
+from .tracks import analyze_bonds as analyze_bonds
 from .tracks import track as track
 from .twins import Twin as Twin
 from .twins import match as match

@@ -17,7 +17,7 @@ from .micrograph import Maps, Micrograph, Progress
 from .photometry import measuring_points, relative_heights
 from .tables import DEFECTS, SITES, Defects, Sites, check, empty
 
-METHODS = ("maps", "intensities", "bonds")
+METHODS = ("maps", "cells", "intensities", "bonds")
 
 _CERTAIN = 0.9999  # no verdict is surer: what goes wrong more rarely is not in the model
 VERDICT_RADIUS_NM = 0.05
@@ -47,15 +47,17 @@ def classify(
         The image the sites were found in.
     sites : Sites
         From `assign_sites`.
-    method : {"maps", "intensities", "bonds"}
+    method : {"maps", "cells", "intensities", "bonds"}
         - ``maps``: class maps of a network and the intensity of the column together. A column whose intensity is
           wrong for its site and for every class of the model becomes ``darker_W``, ``brighter_Se``, ....
+        - ``cells``: every unit cell of an MX2 crystal by the atoms it lacks, see `detect_cells`; both vacancies of one
+          cell make one defect, ``V_Te+V_Mo``.
         - ``intensities``: without a network; vacancies by their expected intensity, all else darker or brighter.
         - ``bonds``: by the bonding graph; for columns of single atoms such as graphene's.
     maps : Maps, optional
         From `predict`; otherwise `model` is run.
     model : Model or str, optional
-        By default the shipped model of the crystal.
+        By default the shipped model of the crystal, for maps or for cells.
     min_probability : float
         Leave out what is less certain.
     progress : callable, optional
@@ -81,6 +83,11 @@ def classify(
     attrs = dict(sites.attrs)
     sites = Sites(check(sites, "sites"))
     sites.attrs.update(attrs)
+    if method == "cells":
+        from .cells import defects_among, detect_cells
+
+        cells = detect_cells(micrograph, model, sites=sites, crystal=crystal, progress=progress)
+        return _table(defects_among(cells, sites, min_probability))
     if method == "maps" and maps is None:
         maps = _predict(micrograph, crystal, model, progress)
     if maps is not None:

@@ -17,6 +17,7 @@ Defects = NewType("Defects", pd.DataFrame)
 Strain = NewType("Strain", pd.DataFrame)
 Tracks = NewType("Tracks", pd.DataFrame)
 Counts = NewType("Counts", pd.DataFrame)
+Cells = NewType("Cells", pd.DataFrame)
 
 
 class Column(NamedTuple):
@@ -79,6 +80,20 @@ STRAIN = SITES + _columns(
     "dilation_err | float64 | | 1 sigma of dilation",
     "rotation_err_rad | float64 | rad | 1 sigma of rotation_rad",
 )
+CELLS = _FRAME + _columns(
+    "cell | int64 | | number of the unit cell in this table",
+    "y_nm | float64 | nm | position of its middle, between metal and chalcogen",
+    "x_nm | float64 | nm | position of its middle, between metal and chalcogen",
+    "height_nm | float64 | nm | height of its rectangle, across the zigzag direction",
+    "width_nm | float64 | nm | width of its rectangle, along the zigzag direction",
+    "rotation_deg | float64 | degree | rotation of the rectangle, from x towards y (down)",
+    "i | Int64 | | cell index along a1",
+    "j | Int64 | | cell index along a2",
+    "species | str | | perfect, or what is missing, e.g. V_Te or V_Te+V_Mo",
+    "probability | float64 | | probability that the species is right, 0 to 1",
+    "score | float64 | | confidence that there is a cell, 0 to 1",
+    "method | str | | lattice, boxes or manual",
+)  # fmt: skip
 TRACKS = DEFECTS + _columns("track | int64 | | number of the trajectory")
 COUNTS = _columns(
     "species | str | | what was counted",
@@ -91,14 +106,25 @@ COUNTS = _columns(
     "density_low_per_cm2 | float64 | cm^-2 | lower end of the Poisson interval",
     "density_high_per_cm2 | float64 | cm^-2 | upper end of the Poisson interval",
 )
+NOVELTIES = SITES + _columns(
+    "relative_height | float64 | | height of the column over that of the host around it",
+    "relative_height_err | float64 | | 1 sigma of relative_height, from the scatter of the pristine columns",
+    "shape | float64 | | how unusual the shape of the column is, rms in units of the pristine columns' scatter",
+    "said | str | | class with the highest probability at the site; the host without a model",
+    "uncertainty | float64 | | 1 minus that probability",
+    "novelty | float64 | | 1 minus the share of chance among sites as unusual as this; 0 where a known class fits",
+    "cluster | int64 | | group of novel sites that look alike; -1 for none",
+)
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "atoms": ATOMS, "sites": SITES, "defects": DEFECTS, "strain": STRAIN, "tracks": TRACKS, "counts": COUNTS,
+    "cells": CELLS,
+    "novelties": NOVELTIES,
 }  # fmt: skip
 
 _MADE_BY = {
     "atoms": "locate", "sites": "assign_sites", "defects": "classify",
-    "strain": "strain", "tracks": "track", "counts": "count",
+    "strain": "strain", "tracks": "track", "counts": "count", "novelties": "discover",
 }  # fmt: skip
 
 
@@ -108,7 +134,7 @@ def check(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-    kind : {"atoms", "sites", "defects", "strain", "tracks", "counts"}
+    kind : {"atoms", "sites", "defects", "strain", "tracks", "counts", "cells"}
 
     Raises
     ------

@@ -1,0 +1,13 @@
+from .collection import Collection as Collection
+from .collection import crops as crops
+from .detection import defects_among as defects_among
+from .detection import detect_cells as detect_cells
+from .kinds import kinds_of as kinds_of
+from .recipes import names as names
+from .recipes import recipe_of as recipe_of
+from .recipes import train_cells as train_cells
+from .references import profile as profile
+from .references import references as references
+from .sweep import NoiseRange as NoiseRange
+from .sweep import estimated_range as estimated_range
+from .sweep import noise_sweep as noise_sweep

@@ -1,0 +1,117 @@
+"""How much the noise of the training images matters: Fig. 4 of 2DIP-Net, and noise that is measured instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..crystals import Crystal, get_crystal
+from ..micrograph import Micrograph, Progress
+from ..noise import estimate
+from ..simulation import Conditions, Microscope
+from ..simulation.scattering import cross_section_A2
+from .examples import Examples, conditions_for, simulated
+from .kinds import kinds_of
+from .recipes import ENDINGS, CellRecipe
+from .training import Fitting, fit, logits_of
+
+_SPREAD = 1.5  # factor on both sides of a dose
+
+
+@dataclass(frozen=True)
+class NoiseRange:
+    """Noise of training images.
+
+    Parameters
+    ----------
+    name : str
+    dose_e_per_A2 : (float, float)
+        Electrons counted (lambda).
+    read_noise : float
+        Largest electronic noise over the shot noise at the brightest column (mu).
+    """
+
+    name: str
+    dose_e_per_A2: tuple[float, float]
+    read_noise: float
+
+
+def estimated_range(
+    micrograph: Micrograph,
+    crystal: str | Crystal,
+    name: str = "estimated",
+    microscope: Microscope = Microscope(),  # noqa: B008 (it is frozen)
+) -> NoiseRange:
+    """Range around the noise of an image, from `noise.estimate`.
+
+    The image tells how many electrons were counted, not how many passed the specimen: those follow from the fraction
+    of the beam that a perfect monolayer sends onto the detector.
+    """
+    host, found = get_crystal(crystal), estimate(micrograph)
+    scattered = sum(cross_section_A2(tuple(sorted(s.column)), microscope) for s in host.sublattices)
+    fraction = scattered / (100 * host.cell_area_nm2)
+    dose = found.electrons_per_px / (100 * float(np.prod(micrograph.pixel_size_yx_nm))) / fraction
+    return NoiseRange(name, (dose / _SPREAD, dose * _SPREAD), 0.3)
+
+
+def noise_sweep(
+    crystal: str | Crystal,
+    ranges: Sequence[NoiseRange],
+    tests: dict[str, Examples],
+    *,
+    images: int = 60,
+    steps: int = 300,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Train once for each range of noise, and test each network on the same cells.
+
+    Parameters
+    ----------
+    crystal : str or Crystal
+    ranges : sequence of NoiseRange
+    tests : dict
+        Name to cells with known kinds.
+    images, steps : int
+        Simulated images, and batches, of each training.
+    seed : int
+    progress : callable, optional
+
+    Returns
+    -------
+    DataFrame
+        One row a range and test: ``accuracy`` (mean over the kinds), and the recall of each kind.
+    """
+    host = get_crystal(crystal)
+    recipe = ENDINGS["cells"]
+    assert isinstance(recipe, CellRecipe)
+    kinds, rows = kinds_of(host), []
+    for done, noise in enumerate(ranges):
+        conditions = conditions_for(host, _narrowed(noise))
+        view: dict[str, Any] = {"px_per_a": recipe.px_per_a, "conditions": conditions}
+        taught = simulated(host, recipe.architecture, n_images=images, seed=seed, **view)
+        held_back = simulated(host, recipe.architecture, n_images=8, seed=seed + 7, **view)
+        network, _ = fit(recipe.architecture, len(kinds), taught, held_back, Fitting(steps, 128), seed=seed)
+        for name, test in tests.items():
+            said = logits_of(network, test.pictures).argmax(1)
+            recall = {
+                kind: float(np.mean(said[test.kinds == k] == k))
+                for k, kind in enumerate(kinds)
+                if (test.kinds == k).any()
+            }
+            rows.append(
+                {"trained": noise.name, "test": name, "accuracy": float(np.mean(list(recall.values()))), **recall}
+            )
+        if progress is not None:
+            progress(done + 1, len(ranges))
+    return pd.DataFrame(rows)
+
+
+def _narrowed(noise: NoiseRange) -> Conditions:
+    return replace(
+        Conditions(), dose_e_per_A2=noise.dose_e_per_A2, read_noise=noise.read_noise, defect_fraction=(0.05, 0.3)
+    )
