@@ -45,8 +45,8 @@ class BoxFitting:
         End after this time; the learning rate then follows the clock.
     """
 
-    images: int = 300
-    steps: int = 1500
+    images: int = 120
+    steps: int = 700
     batch: int = 4
     crop_px: int = 192
     learning_rate: float = 1e-3
