@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import base64
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +16,7 @@ import pandas as pd
 import pytest
 
 import napari_defects as nd
-from napari_defects import batch
+from napari_defects.batch import Dataset, run_batch, watch, watching, work
 from napari_defects.io import write_micrograph
 
 RECIPE = {
@@ -32,7 +40,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return out, batch.run_batch([folder], out, RECIPE, workers=0)
+    return out, run_batch([folder], out, RECIPE, workers=0)
 
 
 def test_the_good_are_done_and_the_broken_is_named(done):
@@ -60,16 +68,16 @@ def test_it_goes_on_where_it_stopped(done, folder, tmp_path):
     shutil.copytree(out, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "image1")
     seen = []
-    again = batch.run_batch([folder], tmp_path / "out", RECIPE, workers=0, progress=lambda *p: seen.append(p))
+    again = run_batch([folder], tmp_path / "out", RECIPE, workers=0, progress=lambda *p: seen.append(p))
     assert again["status"].tolist() == ["failed", "kept", "done"]
     assert seen == [(1, 3), (2, 3), (3, 3)]
     other = RECIPE | {"count": {"confidence": 0.9}}
-    assert batch.run_batch([folder / "image0.tif"], tmp_path / "out", other, workers=0)["status"].tolist() == ["done"]
+    assert run_batch([folder / "image0.tif"], tmp_path / "out", other, workers=0)["status"].tolist() == ["done"]
 
 
 def test_processes_give_the_same(done, folder, tmp_path):
     out, _ = done
-    summary = batch.run_batch([folder / "image0.tif"], tmp_path / "out", RECIPE, workers=1)
+    summary = run_batch([folder / "image0.tif"], tmp_path / "out", RECIPE, workers=1)
     assert summary["status"].tolist() == ["done"], summary["error"][0]
     for name in ("defects.csv", "strain.csv", "averages/V_Se_sites.csv"):
         assert (tmp_path / "out" / "image0" / name).read_bytes() == (out / "image0" / name).read_bytes()
@@ -77,7 +85,7 @@ def test_processes_give_the_same(done, folder, tmp_path):
 
 def test_files_of_one_name_get_their_own_folders(tmp_path):
     files = [tmp_path / "a" / "x.tif", tmp_path / "b" / "x.tif", tmp_path / "a" / "x.dm4", tmp_path / "y.tif"]
-    folders = batch._folders(files, tmp_path)
+    folders = work.folders_for(files, tmp_path)
     assert sorted(folders) == sorted(files)
     assert len(set(folders.values())) == 4
     assert folders[tmp_path / "y.tif"] == tmp_path / "y"
@@ -86,10 +94,10 @@ def test_files_of_one_name_get_their_own_folders(tmp_path):
 def test_nothing_to_do_and_nowhere_to_write(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no image"):
-        batch.run_batch([tmp_path / "empty"], tmp_path / "out")
+        run_batch([tmp_path / "empty"], tmp_path / "out")
     np.save(tmp_path / "a.npy", np.eye(64))
     with pytest.raises(OSError, match="proc"):
-        batch.run_batch([tmp_path / "a.npy"], "/proc/out", workers=0)
+        run_batch([tmp_path / "a.npy"], "/proc/out", workers=0)
 
 
 class Looks:
@@ -107,9 +115,189 @@ class Looks:
 
 
 def test_watch_waits_until_a_file_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "_analyze_one", lambda file, folder, recipe: Path(file).read_bytes())
+    monkeypatch.setattr(watching, "analyzed", lambda file, folder, recipe: ({"read": Path(file).read_bytes()}, None))
     (tmp_path / "in").mkdir()
     stop = Looks(tmp_path / "in" / "a.npy", [b"1", b"12", b"123", None, None, None, b"1234", None, None, None])
-    assert list(batch.watch(tmp_path / "in", tmp_path / "out", stop=stop)) == [b"123", b"1234"]
+    rows = list(watch(tmp_path / "in", tmp_path / "out", stop=stop))
+    assert [row["read"] for row in rows] == [b"123", b"1234"]
+    assert all(0 <= row["latency_s"] < 60 for row in rows)
     with pytest.raises(FileNotFoundError, match="no folder"):
-        next(batch.watch(tmp_path / "nowhere", tmp_path / "out"))
+        next(watch(tmp_path / "nowhere", tmp_path / "out"))
+
+
+def test_a_hook_gets_every_result_and_may_fail(folder, tmp_path):
+    seen = []
+
+    def hook(row, results):
+        seen.append((row["file"], len(results.atoms)))
+        raise OSError("the stage is locked")
+
+    rows = watch(folder, tmp_path / "out", RECIPE, interval_s=0.01, hook=hook)
+    first = [next(rows) for _ in range(2)]
+    assert [row["status"] for row in first] == ["failed", "done"]
+    assert seen == [("image0.tif", first[1]["columns"])]
+    assert first[1]["error"] == "the hook failed: the stage is locked"
+    with pytest.raises(ValueError, match="names no function"):
+        next(watch(folder, tmp_path / "out", RECIPE, hook="napari_defects:nothing"))
+
+
+def test_a_hook_may_be_a_command(folder, tmp_path):
+    copy = f"{sys.executable} -c __import__('shutil').copy(__import__('sys').argv[1]+'/defects.csv','{tmp_path}')"
+    rows = watch(folder, tmp_path / "out", RECIPE, interval_s=0.01, hook=copy)
+    assert [next(rows)["error"] for _ in range(2)][1] is None
+    assert (tmp_path / "defects.csv").read_bytes() == (tmp_path / "out" / "image0" / "defects.csv").read_bytes()
+
+
+def test_a_dataset_counts_all_images_together(done):
+    out, summary = done
+    dataset = Dataset(out)
+    assert dataset.images == ["image0", "image1"]
+    vacancies = dataset.table("defects", columns=["species", "y_nm"], species="V_Se")
+    assert set(vacancies["image"]) == {"image0", "image1"}
+    pooled = dataset.counts().set_index("species")
+    assert pooled.loc["V_Se", "count"] == len(vacancies)
+    assert pooled.attrs["area_nm2"] == pytest.approx(summary["area_nm2"].astype(float).sum())
+    assert nd.read_table(out / "counts.csv", "counts")["count"].sum() == summary["defects"].sum()
+    with pytest.raises(ValueError, match="one of atoms"):
+        dataset.table("pixels")
+    with pytest.raises(FileNotFoundError, match="no dataset"):
+        Dataset(out / "image0")
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(done):
+    out, _ = done
+    html = (out / "report.html").read_text()
+    assert "damaged" in html  # the failed file, and why
+    assert "image0.tif" in html
+    assert html.count("data:image/jpeg") == 2
+    assert html.count("data:text/csv") >= 2
+    assert not re.search(r"(src|href)=\"(?!data:)", html)
+    assert "napari-defects" in html  # versions
+    csv = base64.b64decode(re.search(r"data:text/csv;base64,([^\"]+)", html)[1]).decode()
+    assert csv.startswith("species,count")
+
+
+def test_a_name_cannot_put_markup_or_a_formula_into_the_report(folder, tmp_path):
+    image = tmp_path / "=1+1<b>.tif"
+    shutil.copy(folder / "image0.tif", image)
+    run_batch([image], tmp_path / "out", RECIPE, workers=0)
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>.tif" not in html
+    assert "&lt;b&gt;.tif" in html
+
+
+def many(folder, n):
+    """`n` copies of an image under other names, with one pixel changed."""
+    image = nd.read_micrograph(folder / "image0.tif")
+    place = folder.parent / f"{folder.name}-many"
+    if not place.exists():
+        place.mkdir()
+        for k in range(n):
+            data = np.array(image.data)
+            data[0, 0] += k
+            write_micrograph(nd.Micrograph(data, image.pixel_size_nm), place / f"copy{k}.tif")
+    return place
+
+
+def wait_for(there, seconds=120):
+    end = time.time() + seconds
+    while not there():
+        assert time.time() < end, "it never came"
+        time.sleep(0.05)
+
+
+def test_a_worker_that_is_killed_loses_nothing(folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        pids = [nanny.pid for nanny in cluster.workers.values()]
+        images = many(folder, 4)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(
+                run_batch, [images], tmp_path / "out", RECIPE, scheduler=cluster.scheduler_address, report=False
+            )
+            wait_for(lambda: list((tmp_path / "out").glob(".*-unfinished")))
+            os.kill(pids[0], signal.SIGKILL)
+            summary = running.result(timeout=240)
+    assert summary["status"].tolist() == ["done"] * 4
+    assert not list((tmp_path / "out").glob(".*"))
+    alone = run_batch([images / "copy0.tif"], tmp_path / "alone", RECIPE, workers=0, report=False)
+    assert alone["columns"][0] == summary["columns"][0]
+    for name in ("defects.csv", "atoms.csv"):
+        one, other = (tmp_path / o / "copy0" / name for o in ("out", "alone"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def batch_command(images, out, recipe, *more):
+    code = "from napari_defects.cli import main; main()"
+    return [sys.executable, "-c", code, "batch", str(images), "-o", str(out), "--recipe", str(recipe), *more]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX systems")
+def test_a_run_that_is_killed_goes_on(folder, tmp_path):
+    images, recipe, out = many(folder, 4), tmp_path / "recipe.toml", tmp_path / "out"
+    recipe.write_text(nd.Recipe(RECIPE).to_toml())
+    run = subprocess.Popen(batch_command(images, out, recipe, "--workers", "1"), start_new_session=True)
+    wait_for(lambda: list(out.glob("copy*")))
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    finished = {place.name: (place / "log.txt").stat().st_mtime_ns for place in out.glob("copy*")}
+    assert 1 <= len(finished) < 4
+    summary = run_batch([images], out, RECIPE, workers=0)
+    assert (summary["status"] == "kept").sum() == len(finished)
+    assert {name: (out / name / "log.txt").stat().st_mtime_ns for name in finished} == finished
+    assert not list(out.glob(".*"))
+    assert summary["columns"].notna().all()
+    assert len(Dataset(out).table("atoms")) == summary["columns"].sum()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX systems")
+def test_a_full_disk_is_named_and_what_was_there_stays(done, folder, tmp_path):
+    out, recipe = tmp_path / "out", tmp_path / "recipe.toml"
+    shutil.copytree(done[0], out)
+    shutil.rmtree(out / "image1")
+    recipe.write_text(nd.Recipe(RECIPE).to_toml())
+    before = (out / "image0" / "atoms.csv").read_bytes()
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000)); "
+    command = batch_command(folder, out, recipe, "--workers", "0")
+    command[2] = limited + command[2]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode in (1, 2)
+    assert "Traceback" not in run.stderr
+    assert "image1.tif" in run.stderr
+    assert "cannot be written" in run.stderr
+    assert (out / "image0" / "atoms.csv").read_bytes() == before
+    assert not (out / "image1").exists()
+    assert run_batch([folder], out, RECIPE, workers=0)["status"].tolist() == ["failed", "kept", "done"]
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_in_words(folder, tmp_path):
+    images = many(folder, 4)
+    code = (
+        "from distributed import LocalCluster; import time\n"
+        "if __name__ == '__main__':\n"
+        "    c = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50)\n"
+        "    print(c.scheduler_address, flush=True); time.sleep(600)"
+    )
+    script = tmp_path / "cluster.py"
+    script.write_text(code)
+    cluster = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        address = cluster.stdout.readline().strip()
+        with ThreadPoolExecutor(1) as pool:
+            out = tmp_path / "out"
+            running = pool.submit(run_batch, [images], out, RECIPE, scheduler=address, report=False)
+            wait_for(lambda: list(out.glob("copy*")))
+            os.killpg(cluster.pid, signal.SIGKILL)
+            summary = running.result(timeout=120)
+    finally:
+        if cluster.poll() is None:
+            os.killpg(cluster.pid, signal.SIGKILL)
+        cluster.wait()
+    lost = summary[summary["status"] == "failed"]
+    assert len(lost)
+    assert lost["error"].str.contains("scheduler was lost").all()
+    again = run_batch([images], out, RECIPE, workers=0)
+    assert set(again["status"]) <= {"done", "kept"}
+    assert not list(out.glob(".*"))

@@ -187,7 +187,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
             plain.attrs = {k: v for k, v in table.attrs.items() if _is_json(v)}
             plain.to_parquet(temporary, index=False)
         else:
-            safe = _map_text(table, lambda text: f"'{text}" if re.match(r"'*[=+\-@\t\r]", text) else text)
+            safe = spreadsheet_safe(table)
             safe.to_csv(temporary, index=False) if suffix == ".csv" else safe.to_excel(temporary, index=False)
     return path
 
@@ -248,6 +248,11 @@ def _table_suffix(path: Path) -> str:
     if suffix not in (".csv", ".parquet", ".xlsx"):
         raise ValueError(f"a table must be a csv, parquet or xlsx file, got {path.name!r}.")
     return suffix
+
+
+def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
+    """Quote text that a spreadsheet would take for a formula by a leading ``'``."""
+    return _map_text(table, lambda text: f"'{text}" if re.match(r"'*[=+\-@\t\r]", text) else text)
 
 
 def _is_json(value: Any) -> bool:

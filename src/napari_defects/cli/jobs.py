@@ -64,7 +64,7 @@ def batch(
         steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
         summary = run_batch(images, out, steps, workers=workers, scheduler=scheduler, progress=progress)
     failed = summary[summary["status"] == "failed"]
-    typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images are in {out}; see summary.csv")
+    typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images are in {out}; see report.html")
     if len(failed):
         raise typer.Exit(1)
 
@@ -73,12 +73,17 @@ def watch(
     folder: Annotated[Path, typer.Argument(help="folder into which the microscope writes")],
     out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
+    hook: Annotated[
+        str | None, typer.Option(help="command that gets the folder of each result, or package.module:function")
+    ] = None,
 ) -> None:  # fmt: skip
     """Analyse each image that appears in a folder, until interrupted."""
     from ..batch import watch as run
 
-    for row in run(folder, out, read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)):
-        typer.echo(f"{row['file']}: {row['status']} {row['error'] or ''}".rstrip())
+    steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
+    for row in run(folder, out, steps, hook=hook):
+        found = "" if row["defects"] is None else f", {row['defects']} defects, {row['latency_s']:.1f} s after writing"
+        typer.echo(f"{row['file']}: {row['status']}{found} {row['error'] or ''}".rstrip())
 
 
 def demo(out: Out = Path("demo-out")) -> None:

@@ -10,6 +10,7 @@ Neither pyplot nor global settings are touched.
 from ._axes import DIVERGING, new, save, scale_bar
 from .pictures import class_average, displacements, overview, strain_map
 from .plots import counts, line_profile, precision, radial_profile
+from .spatial import pair_correlation, spread_over_images
 
 __all__ = [
     "DIVERGING",
@@ -19,9 +20,11 @@ __all__ = [
     "line_profile",
     "new",
     "overview",
+    "pair_correlation",
     "precision",
     "radial_profile",
     "save",
     "scale_bar",
+    "spread_over_images",
     "strain_map",
 ]

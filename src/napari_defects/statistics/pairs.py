@@ -1,87 +1,20 @@
-"""How defects lie to each other: neighbours, clusters, pair correlation, Ripley's L."""
+"""Pairs of defects by distance, beside what chance puts there: pair correlation, Ripley's L."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from .. import tables
 from .counting import ideal_nm, on_lattice
 
 Array = npt.NDArray[np.float64]
-
-
-def nearest_neighbors(defects: pd.DataFrame, *, same_species: bool = False) -> pd.DataFrame:
-    """Add to each defect the distance to its nearest neighbour among the defects of its frame.
-
-    Parameters
-    ----------
-    defects : DataFrame
-        DEFECTS.
-    same_species : bool
-        Only look at neighbours of the same species.
-
-    Returns
-    -------
-    DataFrame
-        DEFECTS + ``neighbor_nm``, ``neighbor`` (its number), ``neighbor_species``; NaN, <NA> and "" for
-        one that is alone.
-    """
-    result = tables.check(defects, "defects")
-    result["neighbor_nm"] = np.nan
-    result["neighbor"] = pd.array([pd.NA] * len(result), dtype="Int64")
-    result["neighbor_species"] = ""
-    for _, group in result.groupby(["frame", "species"] if same_species else ["frame"]):
-        group = group.dropna(subset=["y_nm", "x_nm"])
-        if len(group) < 2:
-            continue
-        distance, other = map(np.asarray, KDTree(tables.positions_nm(group)).query(tables.positions_nm(group), k=2))
-        nearest = group.iloc[other[:, 1]]
-        result.loc[group.index, "neighbor_nm"] = distance[:, 1]
-        result.loc[group.index, "neighbor"] = nearest["defect"].to_numpy()
-        result.loc[group.index, "neighbor_species"] = nearest["species"].to_numpy()
-    return result
-
-
-def clusters(defects: pd.DataFrame, *, max_distance_nm: float = 0.5) -> pd.DataFrame:
-    """Join defects that are near each other, directly or through others, into clusters.
-
-    Parameters
-    ----------
-    defects : DataFrame
-        DEFECTS.
-    max_distance_nm : float
-        Largest distance between two neighbours in a cluster.
-
-    Returns
-    -------
-    DataFrame
-        DEFECTS + ``cluster`` (a number, unique over the frames) and ``cluster_size``; a lone defect is a
-        cluster of one, and what has no position has cluster -1 and size 0.
-
-    Raises
-    ------
-    ValueError
-        If `max_distance_nm` is not positive.
-    """
-    if not max_distance_nm > 0:
-        raise ValueError(f"`max_distance_nm` must be positive, got {max_distance_nm}.")
-    result = tables.check(defects, "defects").assign(cluster=-1, cluster_size=0)
-    first = 0
-    for _, group in result.dropna(subset=["y_nm", "x_nm"]).groupby("frame"):
-        a, b = KDTree(tables.positions_nm(group)).query_pairs(max_distance_nm, output_type="ndarray").T
-        links = coo_array((np.ones(len(a)), (a, b)), shape=(len(group), len(group)))
-        n, label = connected_components(links, directed=False)
-        result.loc[group.index, "cluster"] = first + label
-        result.loc[group.index, "cluster_size"] = np.bincount(label, minlength=n)[label]
-        first += n
-    return result
 
 
 def pair_correlation(
@@ -124,8 +57,48 @@ def pair_correlation(
     ValueError
         If there are fewer than two defects, or none of one of two species.
     """
+    return pooled_pair_correlation(
+        [(defects, sites)], species=species, max_distance_nm=max_distance_nm, bin_nm=bin_nm,
+        n_simulations=n_simulations, confidence=confidence, seed=seed,
+    )  # fmt: skip
+
+
+def pooled_pair_correlation(
+    images: Iterable[tuple[pd.DataFrame, pd.DataFrame]],
+    *,
+    species: str | tuple[str, str] | None = None,
+    max_distance_nm: float = 3.0,
+    bin_nm: float = 0.25,
+    n_simulations: int = 199,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Pair correlation over many images, which are looked at one by one.
+
+    Parameters
+    ----------
+    images : iterable of (DataFrame, DataFrame)
+        DEFECTS and SITES of each.
+    species, max_distance_nm, bin_nm, n_simulations, confidence, seed
+        As for `pair_correlation`.
+
+    Returns
+    -------
+    DataFrame
+        As `pair_correlation`.
+
+    Raises
+    ------
+    ValueError
+        If no image has a pair of defects.
+    """
     edges = _edges(max_distance_nm, bin_nm)
-    pairs = _pair_counts(defects, sites, species, edges, n_simulations, seed)
+    rng, pairs, numbers = np.random.default_rng(seed), _PairCounts.none(len(edges) - 1, n_simulations), [0]
+    for defects, sites in images:
+        groups = _groups(tables.check(defects, "defects"), species)
+        numbers = [sum(n) for n in zip_longest(numbers, map(len, groups), fillvalue=0)]
+        pairs = pairs.plus(_pair_counts(groups, on_lattice(sites), edges, n_simulations, rng))
+    _check_numbers(numbers, species)
     g, low, high = pairs.relative(confidence)
     return pd.DataFrame({
         "r_nm": (edges[1:] + edges[:-1]) / 2, "pairs": pairs.observed.astype(int), "g": g, "g_low": low, "g_high": high,
@@ -169,7 +142,9 @@ def ripley_l(
     Ripley, J. R. Stat. Soc. B 39, 172 (1977); Besag, ibid. 193.
     """
     edges = _edges(max_distance_nm, bin_nm)
-    pairs = _pair_counts(defects, sites, species, edges, n_simulations, seed).cumulated()
+    groups = _groups(tables.check(defects, "defects"), species)
+    _check_numbers([len(group) for group in groups], species)
+    pairs = _pair_counts(groups, on_lattice(sites), edges, n_simulations, np.random.default_rng(seed)).cumulated()
     r = edges[1:]
     value, low, high = (r * np.sqrt(share) - r for share in pairs.relative(confidence))
     return pd.DataFrame({
@@ -183,6 +158,13 @@ class _PairCounts(NamedTuple):
     observed: Array
     expected: Array
     simulated: Array
+
+    @classmethod
+    def none(cls, bins: int, trials: int) -> _PairCounts:
+        return cls(np.zeros(bins), np.zeros(bins), np.zeros((trials, bins)))
+
+    def plus(self, other: _PairCounts) -> _PairCounts:
+        return _PairCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
     def cumulated(self) -> _PairCounts:
         return _PairCounts(np.cumsum(self.observed), np.cumsum(self.expected), np.cumsum(self.simulated, axis=1))
@@ -203,37 +185,37 @@ def _edges(max_distance_nm: float, bin_nm: float) -> Array:
     return np.arange(0.0, max_distance_nm + bin_nm / 2, bin_nm)
 
 
-def _pair_counts(
-    defects: pd.DataFrame, sites: pd.DataFrame, species: str | tuple[str, str] | None, edges: Array, n: int, seed: int
-) -> _PairCounts:
-    defects, sites = tables.check(defects, "defects"), on_lattice(sites)
-    between = species if isinstance(species, tuple) and species[0] != species[1] else None
-    if between is None and species is not None:
-        defects = defects[defects["species"] == (species if isinstance(species, str) else species[0])]
-    rng = np.random.default_rng(seed)
-    observed = np.zeros(len(edges) - 1)
-    expected, simulated = np.zeros_like(observed), np.zeros((n, len(observed)))
-    numbers = [len(defects)] if between is None else [int((defects["species"] == s).sum()) for s in between]
-    if min(numbers) < 2 - (between is not None):
-        what = "at least two defects" if between is None else "defects of both species"
+def _groups(defects: pd.DataFrame, species: str | tuple[str, str] | None) -> list[pd.DataFrame]:
+    """Defects between which pairs are counted: one group for pairs within it, two for pairs between them."""
+    names = () if species is None else (species,) if isinstance(species, str) else tuple(dict.fromkeys(species))
+    return [defects[defects["species"] == name] for name in names] or [defects]
+
+
+def _check_numbers(numbers: list[int], species: str | tuple[str, str] | None) -> None:
+    if min(numbers) < 3 - len(numbers):
+        what = "at least two defects" if len(numbers) == 1 else "defects of both species"
         raise ValueError(f"pairs need {what}, got {' and '.join(map(str, numbers))} of {species or 'any species'}.")
-    for frame, group in defects.groupby("frame"):
+
+
+def _pair_counts(
+    groups: list[pd.DataFrame], sites: pd.DataFrame, edges: Array, n: int, rng: np.random.Generator
+) -> _PairCounts:
+    total, within = _PairCounts.none(len(edges) - 1, n), len(groups) == 1
+    for frame in sorted(set().union(*(group["frame"].unique() for group in groups))):
         here = sites[sites["frame"] == frame]
-        groups = [group] if between is None else [group[group["species"] == s] for s in between]
-        placed = [_placed(one, here) for one in groups]
+        placed = [_placed(group[group["frame"] == frame], here) for group in groups]
         sublattice = {name: ideal_nm(here[here["sublattice"] == name]) for one in placed for name in one}
-        observed += _pairs(edges, *(np.concatenate([np.empty((0, 2)), *one.values()]) for one in placed))
+        total.observed[:] += _pairs(edges, *(np.concatenate([np.empty((0, 2)), *one.values()]) for one in placed))
         for a in placed[0]:
             for b in placed[-1]:
                 ways = len(sublattice[a]) * (len(sublattice[b]) - (a == b))
-                same = a == b and between is None
-                wanted = len(placed[0][a]) * (len(placed[-1][b]) - same)
+                wanted = len(placed[0][a]) * (len(placed[-1][b]) - (a == b and within))
                 if ways > 0:
-                    share = wanted / ways / (2 if between is None else 1)
-                    expected += _pairs(edges, sublattice[a], sublattice[b]) * share
-        for trial in simulated:
+                    share = wanted / ways / (2 if within else 1)
+                    total.expected[:] += _pairs(edges, sublattice[a], sublattice[b]) * share
+        for trial in total.simulated:
             trial += _pairs(edges, *_thrown(placed, sublattice, rng))
-    return _PairCounts(observed, expected, simulated)
+    return total
 
 
 def _thrown(placed: list[dict[str, Array]], sublattice: dict[str, Array], rng: np.random.Generator) -> list[Array]:

@@ -1,0 +1,111 @@
+"""What a batch leaves behind: a summary, and every table of all images as partitioned parquet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import tables
+from ..io import read_table, write_table
+from ..statistics import pool
+from ..tables import Counts
+
+TABLES = ("atoms", "sites", "defects", "counts", "strain")
+
+
+class Dataset:
+    """The results of many images.
+
+    Parameters
+    ----------
+    folder : path
+        As written by `run_batch`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `folder` holds no finished batch.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "summary.csv").is_file():
+            raise FileNotFoundError(f"there is no dataset in {folder}: it has no summary.csv; make one with batch.")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row a file: file, folder, status, error, seconds, columns, defects, area_nm2."""
+        return read_table(self.folder / "summary.csv")
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the images analysed: those of their folders."""
+        done = self.summary[self.summary["status"].isin(["done", "kept"])]
+        return [Path(str(folder)).name for folder in done["folder"]]
+
+    def table(self, name: str, *, columns: Sequence[str] | None = None, species: str | None = None) -> pd.DataFrame:
+        """Read a table of all images, with the column ``image``.
+
+        Parameters
+        ----------
+        name : {"atoms", "sites", "defects", "counts", "strain"}
+        columns : sequence of str, optional
+            Only these.
+        species : str, optional
+            Only its rows.
+        """
+        if name not in TABLES:
+            raise ValueError(f"`name` must be one of {', '.join(TABLES)}, got {name!r}.")
+        place = self.folder / "tables" / name
+        if not place.is_dir():
+            return tables.empty(name).assign(image="")
+        chosen = None if species is None else [("species", "==", species)]
+        wanted = None if columns is None else [*columns, "image"]
+        table = pd.read_parquet(place, columns=wanted, filters=chosen)
+        return table.assign(image=table["image"].astype(str))
+
+    def each(self, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield the table of each image, one after the other: ``(image, table)``."""
+        for image in self.images:
+            if (file := self.folder / image / f"{name}.csv").is_file():
+                yield image, read_table(file, name)
+
+    def counts(self, *, confidence: float = 0.95) -> Counts:
+        """Count all images together: see `statistics.pool`."""
+        area = dict(zip(self.images, self._areas(), strict=True))
+        pages = []
+        for image, page in self.each("counts"):
+            page.attrs["area_nm2"] = area[image]
+            pages.append(page)
+        return pool(pages, confidence=confidence)
+
+    def _areas(self) -> list[float]:
+        done = self.summary[self.summary["status"].isin(["done", "kept"])]
+        return [float(a) for a in pd.to_numeric(done["area_nm2"]).fillna(np.nan)]
+
+
+def write_partitions(folder: Path) -> None:
+    """Write the tables of one image beside those of the others; what is there and newer is left."""
+    for name in TABLES:
+        source, part = folder / f"{name}.csv", partition(folder.parent, name, folder.name)
+        if source.is_file() and not (part.is_file() and part.stat().st_mtime_ns >= source.stat().st_mtime_ns):
+            write_table(read_table(source, name), part)
+
+
+def partition(out: Path, table: str, image: str) -> Path:
+    """Place of one image's part of a table."""
+    return out / "tables" / table / f"image={image}" / "part.parquet"
+
+
+def drop_partitions(out: Path, keep: Iterable[str]) -> None:
+    """Remove the parts of images that are no longer in the dataset."""
+    kept = set(keep)
+    for part in (out / "tables").glob("*/image=*"):
+        if part.name.removeprefix("image=") not in kept:
+            shutil.rmtree(part, ignore_errors=True)

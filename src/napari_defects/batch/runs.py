@@ -1,0 +1,131 @@
+"""Many files through one recipe, on the processes of a dask cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..formats import READERS
+from ..io import write_table
+from ..micrograph import Progress
+from ..recipes import Recipe
+from .datasets import Dataset, drop_partitions
+from .work import SUMMARY, analyze_one, folders_for, images_in, row_of
+
+logger = logging.getLogger(__name__)
+
+Job = tuple[str, str, str]
+
+
+def run_batch(
+    paths: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    recipe: Recipe | Mapping[str, Mapping[str, Any]] | str | None = None,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    report: bool = True,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Analyse many files.
+
+    Files whose folder is there already, made from the same content by the same recipe, are not analysed
+    again; so a run that was broken off goes on where it stopped.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Files, or folders of which every image is taken.
+    out : path
+        Folder of the results.
+    recipe : Recipe, mapping or str, optional
+        As for `analyze`.
+    workers : int, optional
+        Processes on this machine; 0 analyses one after the other in this one. None takes one for every
+        two cores.
+    scheduler : str, optional
+        Address of a running dask scheduler, as ``tcp://host:8786``, instead of processes here.
+    report : bool
+        Write ``report.html``, too.
+    progress : callable, optional
+        ``progress(done, total)``, per file; to cancel, raise from it.
+
+    Returns
+    -------
+    DataFrame
+        file, folder, status ("done", "kept" or "failed"), error, seconds, columns, defects, area_nm2.
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    OSError
+        If `out` cannot be written to, or there is no scheduler at that address.
+    """
+    recipe = Recipe.make(recipe)
+    files = images_in(paths)
+    if not files:
+        raise ValueError(f"there is no image to analyse; known suffixes are {', '.join(READERS)}.")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    folders = folders_for(files, out)
+    jobs = [(str(file.resolve()), str(folder.resolve()), recipe.to_toml()) for file, folder in folders.items()]
+    rows: list[dict[str, Any]] = []
+    for row in map(analyze_one, *zip(*jobs, strict=True)) if workers == 0 else _distributed(jobs, workers, scheduler):
+        rows.append(row)
+        if row["status"] == "failed":
+            logger.warning("%s: %s", row["file"], row["error"])
+        if progress is not None:
+            progress(len(rows), len(jobs))
+    return finish(rows, out, report=report)
+
+
+def finish(rows: list[dict[str, Any]], out: Path, *, report: bool = True) -> pd.DataFrame:
+    """Write the summary, the pooled counts and the report."""
+    rows = sorted(rows, key=lambda row: str(row["file"]))
+    summary = pd.DataFrame({name: [row[name] for row in rows] for name in SUMMARY})
+    write_table(summary, out / "summary.csv")
+    dataset = Dataset(out)
+    drop_partitions(out, dataset.images)
+    if next(dataset.each("counts"), None) is not None:
+        write_table(dataset.counts(), out / "counts.csv")
+    if report:
+        from .report import write_report
+
+        write_report(dataset)
+    return summary
+
+
+def _distributed(jobs: list[Job], workers: int | None, scheduler: str | None) -> Iterator[dict[str, Any]]:
+    from dask.distributed import as_completed
+
+    with _client(len(jobs), workers, scheduler) as client:
+        futures = {client.submit(analyze_one, *job, pure=False): job for job in jobs}
+        for future in as_completed(futures):
+            if future.status == "finished":
+                yield future.result()
+                continue
+            file, folder, _ = futures[future]
+            lost = "the connection to the scheduler was lost; run it again to go on"
+            error = f"its process ended: {future.exception()}" if future.status == "error" else lost
+            yield row_of(file, folder, "failed", error=error)
+
+
+@contextmanager
+def _client(n_jobs: int, workers: int | None, scheduler: str | None) -> Iterator[Any]:
+    from dask.distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with Client(scheduler, timeout=10) as client:
+            yield client
+        return
+    n = min(workers or max(1, (os.cpu_count() or 2) // 2), n_jobs)
+    quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.ERROR}
+    with LocalCluster(n_workers=n, threads_per_worker=1, processes=True, **quiet) as cluster, Client(cluster) as client:
+        yield client

@@ -1,0 +1,88 @@
+"""One file of many: analysed into a folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..formats import READERS
+from ..pipeline import Results, analyze_file, sha256
+from ..recipes import Recipe
+from .datasets import write_partitions
+
+SUMMARY = ("file", "folder", "status", "error", "seconds", "columns", "defects", "area_nm2")
+"""Columns of the summary."""
+
+
+def images_in(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List the files named, and the images of the folders named, each once."""
+    files: dict[Path, None] = {}
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS) if path.is_dir() else [path]
+        files |= dict.fromkeys(p for p in inside if not p.name.startswith("."))
+    return list(files)
+
+
+def folders_for(files: Iterable[Path], out: Path) -> dict[Path, Path]:
+    """Folder of each file: its stem; with the suffix, then a number, where that is taken by another."""
+    taken: dict[str, Path] = {}
+    for file in (files := sorted(files)):
+        names = [file.stem, file.name.replace(".", "_"), *(f"{file.stem}_{k}" for k in range(2, len(files) + 2))]
+        taken[next(name for name in names if name not in taken)] = file
+    return {file: out / name for name, file in taken.items()}
+
+
+def analyze_one(file: str, folder: str, recipe_toml: str) -> dict[str, Any]:
+    """Analyse one file; the row of the summary. Whatever goes wrong is in the row: nothing is raised."""
+    return analyzed(file, folder, recipe_toml)[0]
+
+
+def analyzed(file: str, folder: str, recipe_toml: str) -> tuple[dict[str, Any], Results | None]:
+    """As `analyze_one`, with the results where they have just been made."""
+    start, place = time.perf_counter(), Path(folder)
+    unfinished = place.with_name(f".{place.name}-unfinished")
+    try:
+        recipe = Recipe.from_toml(recipe_toml)
+        if _is_done(file, place, recipe):
+            write_partitions(place)
+            return row_of(file, folder, "kept", **json.loads((place / "result.json").read_text("utf-8"))), None
+        shutil.rmtree(unfinished, ignore_errors=True)
+        results = analyze_file(file, unfinished, recipe)
+        known = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "columns": len(results.atoms),
+            "defects": None if results.defects is None else len(results.defects),
+            "area_nm2": None if results.counts is None else results.counts.attrs["area_nm2"],
+        }
+        (unfinished / "request.toml").write_text(recipe_toml, "utf-8")
+        (unfinished / "result.json").write_text(json.dumps(known), "utf-8")
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(unfinished, place)
+        write_partitions(place)
+        return row_of(file, folder, "done", **known), results
+    except Exception as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return row_of(file, folder, "failed", error=" ".join(str(error).split()) or type(error).__name__), None
+
+
+def row_of(file: str, folder: str, status: str, **known: Any) -> dict[str, Any]:
+    """Row of the summary."""
+    return dict.fromkeys(SUMMARY) | {"file": Path(file).name, "folder": folder, "status": status} | known
+
+
+def _is_done(file: str, folder: Path, recipe: Recipe) -> bool:
+    """Whether `folder` was made from this content by this recipe."""
+    try:
+        done = Recipe.read(folder / "recipe.toml").keywords("input").get("sha256")
+        return Recipe.read(folder / "request.toml") == recipe and done == sha256(file) and _has_result(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _has_result(folder: Path) -> bool:
+    return (folder / "result.json").is_file()
