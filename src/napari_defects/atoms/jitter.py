@@ -14,8 +14,7 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse.linalg import SuperLU, splu
 
-from napari_defects.gaussian import Columns, kernels
-from napari_defects.gaussian.equations import Pixels
+from napari_defects.gaussian import Columns, Pixels, kernels
 from napari_defects.gaussian.kernels import Array
 
 _REACH = 4.0
@@ -66,13 +65,12 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     model = np.maximum(pixels.model(columns), pixels.floor)
     inside = np.all((columns.yx > 0) & (columns.yx < np.subtract(counts.shape, 1)), axis=1)
     columns = columns.taken(inside)  # beyond the edge, places are not fitted freely
-    p = kernels.profiles(columns.yx, columns.sigma, columns.aspect, _REACH, counts.shape)
-    v = p.v[:, None] + np.arange(p.gx.shape[1]) * columns.aspect
-    p = p._replace(gx=p.gx * v * (columns.aspect / columns.sigma[:, None] ** 2))
+    p = pixels.windows(columns)
+    turned = p._replace(fx=np.ascontiguousarray(p.fx[:, :, [1, 1, 1]]))
     slope = np.zeros_like(model)  # of the model as a line, or a column, moves right
-    kernels.render(slope, p, columns.amplitude)
+    kernels.render(slope, turned, columns.amplitude)
     score = np.sum((counts / model - 1) * slope, axis=1)
-    shared = kernels.lines(slope / model, p) * columns.amplitude[:, None]  # (column, line of its window)
+    shared = kernels.lines(slope / model, p, 1) * columns.amplitude[:, None]  # (column, line of its window)
     width = np.arange(shared.shape[1])
     column, line = np.nonzero(width < p.ny[:, None])
     index = (shared[column, line], (column, p.y[column] + line))

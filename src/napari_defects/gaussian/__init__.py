@@ -1,17 +1,20 @@
 """Joint maximum-likelihood fit of overlapping columns, its covariance and the bound it can reach.
 
-Model of a pixel: background + sum over columns of A exp(-(u^2 + v^2) / 2 sigma^2), counts Poisson.
-Everything here is in pixels and counts (variance = mean); the background is bilinear between the
-nodes of a coarse grid.
+Model of a pixel: background + sum over columns of A f((r - r_k) / sigma), f a Gaussian or a measured profile, counts
+Poisson. Everything here is in pixels and counts (variance = mean); the background is bilinear between the nodes of a
+coarse grid.
 
-- ``kernels``: loops over the pixels of a column, compiled.
-- ``equations``: score and Fisher information of an image, and their solution.
-- ``fits``: the fit, the errors, the bound.
+- ``columns``: `Columns`, what is fitted; ``pixels``: the likelihood of columns given counts.
+- ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
+- ``equations``: Fisher information of an image, and its solution; ``fits``: the fit.
+- ``bounds``: errors, goodness of fit, Cramér–Rao bound; ``shapes``: the profile, measured.
 """
 
-from napari_defects.gaussian.equations import Columns as Columns
-from napari_defects.gaussian.equations import hat as hat
-from napari_defects.gaussian.fits import column_misfit as column_misfit
-from napari_defects.gaussian.fits import cramer_rao as cramer_rao
+from napari_defects.gaussian.bounds import column_misfit as column_misfit
+from napari_defects.gaussian.bounds import cramer_rao as cramer_rao
+from napari_defects.gaussian.bounds import local_excess as local_excess
+from napari_defects.gaussian.columns import Columns as Columns
+from napari_defects.gaussian.columns import Profile as Profile
+from napari_defects.gaussian.columns import hat as hat
 from napari_defects.gaussian.fits import fit_columns as fit_columns
-from napari_defects.gaussian.fits import local_excess as local_excess
+from napari_defects.gaussian.pixels import Pixels as Pixels

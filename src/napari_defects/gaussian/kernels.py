@@ -1,8 +1,9 @@
 """Loops over the pixels under each column.
 
-A Gaussian is separable: `profiles` tabulates it along both axes, the other kernels multiply the two.
-Derivatives come in the order (amplitude, y, x, sigma), without their constant factors, which
-`factors` gives: g, u g, v g, (u^2 + v^2) g for offsets u down and v right.
+A column is a sum of products of a function of y and one of x (a Gaussian is one such product). `tabulate` writes
+these functions down along both axes, averaged over (binned) pixels, with their derivatives; the other loops multiply
+the two. Derivatives come in the order (amplitude, y, x, sigma), per unit of amplitude. Every loop works on the
+elements from `first` to `last`.
 """
 
 from __future__ import annotations
@@ -13,175 +14,297 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from napari_defects.gaussian.threads import spread
+
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 
-class Profiles(NamedTuple):
-    """Gaussians of all columns along both axes: first pixel, offset of that pixel, length, values."""
+class Windows(NamedTuple):
+    """Pixels under every column: first row, number of rows, functions of y (column, term, 3, row); the same along x.
+
+    The three are the function itself and its derivatives by the centre and by the width.
+    """
 
     y: Index
-    u: Array
     ny: Index
-    gy: Array
+    fy: Array
     x: Index
-    v: Array
     nx: Index
-    gx: Array
-    scale: Array
+    fx: Array
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _axis(center: Array, scale: float, sigma: Array, reach: float, n: int, width: int) -> Any:
-    first, start = np.zeros(len(center), np.int64), np.zeros(len(center))
-    count, values = np.zeros(len(center), np.int64), np.zeros((len(center), width))
-    for k in range(len(center)):
-        radius = reach * sigma[k] / scale
-        first[k] = max(0, int(np.ceil(center[k] - radius)))
-        last = min(n - 1, int(np.floor(center[k] + radius)))
-        count[k] = max(0, last + 1 - first[k])
-        start[k] = (first[k] - center[k]) * scale
-        for a in range(count[k]):
-            values[k, a] = np.exp(-0.5 * ((start[k] + a * scale) / sigma[k]) ** 2)
-    return first, start, count, values
+def _tabulate(
+    first: int, last: int, center: Array, sigma: Array, scale: float, reach: float, n: int, binning: int,
+    terms: Array, step: float, start: Index, count: Index, out: Array,
+) -> None:  # fmt: skip
+    half, value = (terms.shape[1] - 1) / 2, np.empty((2, binning * out.shape[3]))
+    for k in range(first, last):
+        radius, step_t = reach * sigma[k] / scale, scale / sigma[k]
+        low = max(0, int(np.ceil((center[k] - radius - (binning - 1) / 2) / binning)))
+        high = min(n - 1, int(np.floor((center[k] + radius - (binning - 1) / 2) / binning)))
+        start[k], count[k] = low, max(0, min(high + 1 - low, out.shape[3]))
+        begin = (low * binning - center[k]) * step_t
+        for r in range(out.shape[1]):
+            if len(terms) == 0:  # exp(-t^2 / 2) at equal steps: each is the last times a factor, and so is the factor
+                f, factor = np.exp(-0.5 * begin * begin), np.exp(-begin * step_t - 0.5 * step_t * step_t)
+                shrink = np.exp(-step_t * step_t)
+                for s in range(count[k] * binning):
+                    value[0, s], value[1, s] = f, -(begin + s * step_t) * f
+                    f *= factor
+                    factor *= shrink
+            else:  # Catmull-Rom between the samples
+                for s in range(count[k] * binning):
+                    place = min(max((begin + s * step_t) / step + half, 1.0), 2 * half - 2)
+                    m = int(place)
+                    u = place - m
+                    p0, p1, p2, p3 = terms[r, m - 1], terms[r, m], terms[r, m + 1], terms[r, m + 2]
+                    c1, c2, c3 = p2 - p0, 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * (p1 - p2) + p3 - p0
+                    value[0, s] = p1 + 0.5 * u * (c1 + u * (c2 + u * c3))
+                    value[1, s] = 0.5 * (c1 + u * (2 * c2 + 3 * u * c3)) / step
+            for a in range(count[k]):
+                f0 = f1 = f2 = 0.0
+                for s in range(a * binning, (a + 1) * binning):
+                    f0 += value[0, s]
+                    f1 -= value[1, s]
+                    f2 -= value[1, s] * (begin + s * step_t)
+                out[k, r, 0, a] = f0 / binning
+                out[k, r, 1, a] = f1 / binning * step_t
+                out[k, r, 2, a] = f2 / binning / sigma[k]
 
 
-def profiles(yx: Array, sigma: Array, aspect: float, reach: float, shape: tuple[int, ...]) -> Profiles:
-    """Tabulate columns at `yx` (pixels) and of widths `sigma` (pixels along y), out to `reach` sigma."""
+def tabulate(
+    yx: Array,
+    sigma: Array,
+    aspect: float,
+    reach: float,
+    shape: tuple[int, ...],
+    binning: int,
+    terms: Array,
+    step: float,
+) -> Windows:
+    """Tabulate columns at `yx` (pixels), of widths `sigma` (pixels along y), out to `reach` sigma, on binned pixels.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the binned image.
+    terms : ndarray, shape (2, term, sample)
+        Functions of y and of x at multiples of `step` sigma; without terms for a Gaussian.
+    """
+    n, rank = len(yx), max(terms.shape[1], 1)
     parts: list[Any] = []
     for axis, scale in enumerate((1.0, aspect)):
-        width = int(2 * reach * float(np.max(sigma)) / scale) + 2
-        parts += _axis(np.ascontiguousarray(yx[:, axis]), scale, sigma, reach, shape[axis], width)
-    return Profiles._make([*parts, np.array([1.0, aspect])])
-
-
-def factors(amplitude: Array, sigma: Array, scale: Array) -> Array:
-    """Constant factors of the four derivatives, shape (column, 4)."""
-    slope = amplitude / sigma**2
-    return np.stack([np.ones_like(slope), slope * scale[0], slope * scale[1], slope / sigma], axis=1)
+        width = int(2 * reach * float(np.max(sigma)) / scale / binning) + 2
+        table = np.zeros((n, rank, 3, width))
+        start, count = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        arguments = (scale, reach, shape[axis], binning, terms[axis], step, start, count, table)
+        spread(_tabulate, n, np.ascontiguousarray(yx[:, axis]), sigma, *arguments)
+        parts += [start, count, table]
+    return Windows(*parts)
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def render(image: Array, p: Profiles, amplitude: Array) -> None:
+def _shrink(first: int, last: int, image: Array, binning: int, out: Array) -> None:
+    for y in range(first, last):
+        out[y] = 0.0
+        for a in range(binning):
+            line = image[y * binning + a]
+            for x in range(out.shape[1]):
+                total = 0.0
+                for b in range(binning):
+                    total += line[x * binning + b]
+                out[y, x] += total
+        out[y] /= binning * binning
+
+
+def shrink(image: Array, binning: int) -> Array:
+    """Means of `binning` x `binning` pixels."""
+    out = np.empty(tuple(n // binning for n in image.shape))
+    spread(_shrink, len(out), image, binning, out)
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+def _render(first: int, last: int, image: Array, w: Windows, order: Index, rows: Index, amplitude: Array) -> None:
+    reach = w.fy.shape[3]
+    begin = np.searchsorted(rows, first - reach)
+    for n in range(begin, np.searchsorted(rows, last)):
+        k = order[n]
+        for a in range(max(first - w.y[k], 0), min(last - w.y[k], w.ny[k])):
+            line = image[w.y[k] + a]
+            for r in range(w.fy.shape[1]):
+                height, f = amplitude[k] * w.fy[k, r, 0, a], w.fx[k, r, 0]
+                for b in range(w.nx[k]):
+                    line[w.x[k] + b] += height * f[b]
+
+
+def render(image: Array, w: Windows, amplitude: Array) -> None:
     """Add the columns to `image`."""
-    for k in range(len(amplitude)):
-        for a in range(p.ny[k]):
-            line, height = image[p.y[k] + a], amplitude[k] * p.gy[k, a]
-            for b in range(p.nx[k]):
-                line[p.x[k] + b] += height * p.gx[k, b]
+    order = np.argsort(w.y, kind="stable")
+    spread(_render, len(image), image, w, order, w.y[order], amplitude)
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def misfit(counts: Array, model: Array, floor: float) -> float:
-    """Poisson deviance; `model` is replaced by the pull of each pixel, counts / model - 1."""
-    total = 0.0
-    for y in range(counts.shape[0]):
-        part = 0.0
+def _misfit(first: int, last: int, counts: Array, model: Array, floor: float, part: Array) -> None:
+    for y in range(first, last):
+        total = 0.0
         for x in range(counts.shape[1]):
             n, m = counts[y, x], max(model[y, x], floor)
-            part += m - n + n * np.log(max(n, floor) / m)
+            total += m - n + n * np.log(max(n, floor) / m)
             model[y, x] = n / m - 1
-        total += part
-    return 2 * total
+        part[y] = total
+
+
+def misfit(counts: Array, model: Array, floor: float) -> float:
+    """Poisson deviance; `model` is replaced by the pull of each pixel, counts / model - 1."""
+    part = np.zeros(len(counts))
+    spread(_misfit, len(counts), counts, model, floor, part)
+    return 2 * float(part.sum())
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def project(image: Array, p: Profiles) -> Array:
+def _project(first: int, last: int, image: Array, w: Windows, amplitude: Array, out: Array) -> None:
+    for k in range(first, last):
+        d0 = d1 = d2 = d3 = 0.0
+        for a in range(w.ny[k]):
+            line = image[w.y[k] + a, w.x[k] : w.x[k] + w.nx[k]]
+            for r in range(w.fy.shape[1]):
+                f0, f1, f2 = w.fx[k, r, 0], w.fx[k, r, 1], w.fx[k, r, 2]
+                s0 = s1 = s2 = 0.0
+                for b in range(len(line)):
+                    s0 += line[b] * f0[b]
+                    s1 += line[b] * f1[b]
+                    s2 += line[b] * f2[b]
+                g0, g1, g2 = w.fy[k, r, 0, a], w.fy[k, r, 1, a], w.fy[k, r, 2, a]
+                d0 += g0 * s0
+                d1 += g1 * s0
+                d2 += g0 * s1
+                d3 += g2 * s0 + g0 * s2
+        out[k, 0], out[k, 1], out[k, 2], out[k, 3] = d0, amplitude[k] * d1, amplitude[k] * d2, amplitude[k] * d3
+
+
+def project(image: Array, w: Windows, amplitude: Array) -> Array:
     """Sum of `image` times each column's derivatives, shape (column, 4)."""
-    out = np.zeros((len(p.y), 4))
-    for k in range(len(p.y)):
-        for a in range(p.ny[k]):
-            line, g, u = image[p.y[k] + a], p.gy[k, a], p.u[k] + a * p.scale[0]
-            s0 = s1 = s2 = 0.0
-            for b in range(p.nx[k]):
-                q, v = line[p.x[k] + b] * p.gx[k, b], p.v[k] + b * p.scale[1]
-                s0 += q
-                s1 += q * v
-                s2 += q * v * v
-            out[k, 0] += g * s0
-            out[k, 1] += g * u * s0
-            out[k, 2] += g * s1
-            out[k, 3] += g * (u * u * s0 + s2)
+    out = np.zeros((len(w.y), 4))
+    spread(_project, len(out), image, w, amplitude, out)
     return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def products(weight: Array, pairs: Index, p: Profiles) -> Array:
+def _products(first: int, last: int, weight: Array, pairs: Index, w: Windows, amplitude: Array, out: Array) -> None:
+    rank = w.fy.shape[1]
+    left = np.empty((4, 3))
+    for n in range(first, last):
+        i, j = pairs[n]
+        x0, x1 = max(w.x[i], w.x[j]), min(w.x[i] + w.nx[i], w.x[j] + w.nx[j])
+        if x1 <= x0:
+            continue
+        block = out[n]
+        for y in range(max(w.y[i], w.y[j]), min(w.y[i] + w.ny[i], w.y[j] + w.ny[j])):
+            line, a, b = weight[y, x0:x1], y - w.y[i], y - w.y[j]
+            for r in range(rank):
+                p0, p1, p2 = (
+                    w.fx[i, r, 0, x0 - w.x[i] :], w.fx[i, r, 1, x0 - w.x[i] :], w.fx[i, r, 2, x0 - w.x[i] :]
+                )  # fmt: skip
+                g0, g1, g2 = w.fy[i, r, 0, a], w.fy[i, r, 1, a], w.fy[i, r, 2, a]
+                for s in range(rank):
+                    q0, q1, q2 = (
+                        w.fx[j, s, 0, x0 - w.x[j] :], w.fx[j, s, 1, x0 - w.x[j] :], w.fx[j, s, 2, x0 - w.x[j] :]
+                    )  # fmt: skip
+                    s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = 0.0
+                    for x in range(x1 - x0):
+                        v = line[x]
+                        v0, v1, v2 = v * q0[x], v * q1[x], v * q2[x]
+                        s00 += p0[x] * v0
+                        s01 += p0[x] * v1
+                        s02 += p0[x] * v2
+                        s10 += p1[x] * v0
+                        s11 += p1[x] * v1
+                        s12 += p1[x] * v2
+                        s20 += p2[x] * v0
+                        s21 += p2[x] * v1
+                        s22 += p2[x] * v2
+                    left[0, 0], left[0, 1], left[0, 2] = g0 * s00, g0 * s01, g0 * s02
+                    left[1, 0], left[1, 1], left[1, 2] = g1 * s00, g1 * s01, g1 * s02
+                    left[2, 0], left[2, 1], left[2, 2] = g0 * s10, g0 * s11, g0 * s12
+                    left[3, 0] = g2 * s00 + g0 * s20
+                    left[3, 1] = g2 * s01 + g0 * s21
+                    left[3, 2] = g2 * s02 + g0 * s22
+                    h0, h1, h2 = w.fy[j, s, 0, b], w.fy[j, s, 1, b], w.fy[j, s, 2, b]
+                    for c in range(4):
+                        block[c, 0] += left[c, 0] * h0
+                        block[c, 1] += left[c, 0] * h1
+                        block[c, 2] += left[c, 1] * h0
+                        block[c, 3] += left[c, 0] * h2 + left[c, 2] * h0
+        for c in range(1, 4):
+            for d in range(4):
+                block[c, d] *= amplitude[i]
+                block[d, c] *= amplitude[j]
+
+
+def products(weight: Array, pairs: Index, w: Windows, amplitude: Array) -> Array:
     """Weighted products of the derivatives of pairs of columns, shape (pair, 4, 4)."""
     out = np.zeros((len(pairs), 4, 4))
-    first, second = np.empty(4), np.empty(4)
-    for n in range(len(pairs)):
-        i, j = pairs[n]
-        x0, x1 = max(p.x[i], p.x[j]), min(p.x[i] + p.nx[i], p.x[j] + p.nx[j])
-        block = out[n]
-        for y in range(max(p.y[i], p.y[j]), min(p.y[i] + p.ny[i], p.y[j] + p.ny[j])):
-            s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = 0.0
-            for x in range(x0, x1):
-                q = weight[y, x] * p.gx[i, x - p.x[i]] * p.gx[j, x - p.x[j]]
-                vi, vj = p.v[i] + (x - p.x[i]) * p.scale[1], p.v[j] + (x - p.x[j]) * p.scale[1]
-                s00 += q
-                s01 += q * vj
-                s02 += q * vj * vj
-                q *= vi
-                s10 += q
-                s11 += q * vj
-                s12 += q * vj * vj
-                q *= vi
-                s20 += q
-                s21 += q * vj
-                s22 += q * vj * vj
-            a, b = y - p.y[i], y - p.y[j]
-            h, ui, uj = p.gy[i, a] * p.gy[j, b], p.u[i] + a * p.scale[0], p.u[j] + b * p.scale[0]
-            first[0], first[1], first[2], first[3] = h * s00, h * uj * s00, h * s01, h * (uj * uj * s00 + s02)
-            second[0], second[1], second[2], second[3] = h * s10, h * uj * s10, h * s11, h * (uj * uj * s10 + s12)
-            for r in range(4):
-                block[0, r] += first[r]
-                block[1, r] += ui * first[r]
-                block[2, r] += second[r]
-                block[3, r] += ui * ui * first[r]
-            block[3, 0] += h * s20
-            block[3, 1] += h * uj * s20
-            block[3, 2] += h * s21
-            block[3, 3] += h * (uj * uj * s20 + s22)
+    spread(_products, len(pairs), weight, pairs, w, amplitude, out)
     return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def overlaps(weight: Array, hat_y: Array, hat_x: Array, first: Index, p: Profiles) -> Array:
+def _overlaps(
+    first: int, last: int, weight: Array, hat_y: Array, hat_x: Array, node: Index, w: Windows, amplitude: Array,
+    out: Array,
+) -> None:  # fmt: skip
+    for k in range(first, last):
+        for a in range(w.ny[k]):
+            y = w.y[k] + a
+            for r in range(w.fy.shape[1]):
+                g0, g1, g2 = w.fy[k, r, 0, a], w.fy[k, r, 1, a], w.fy[k, r, 2, a]
+                for m in range(3):
+                    s0 = s1 = s2 = 0.0
+                    for b in range(w.nx[k]):
+                        v = weight[y, w.x[k] + b] * hat_x[node[k, 1] + m, w.x[k] + b]
+                        s0 += v * w.fx[k, r, 0, b]
+                        s1 += v * w.fx[k, r, 1, b]
+                        s2 += v * w.fx[k, r, 2, b]
+                    for c in range(3):
+                        h = hat_y[y, node[k, 0] + c]
+                        out[k, 0, c, m] += h * g0 * s0
+                        out[k, 1, c, m] += h * g1 * s0
+                        out[k, 2, c, m] += h * g0 * s1
+                        out[k, 3, c, m] += h * (g2 * s0 + g0 * s2)
+        out[k, 1:] *= amplitude[k]
+
+
+def overlaps(weight: Array, hat_y: Array, hat_x: Array, node: Index, w: Windows, amplitude: Array) -> Array:
     """Weighted products of each column's derivatives with 3 x 3 background nodes, shape (column, 4, 3, 3).
 
-    `hat_y` and `hat_x`, shape (pixel, node), interpolate between the nodes; `first`, shape
-    (column, 2), is the first of a column's three nodes along each axis.
+    `hat_y` and `hat_x`, shape (pixel, node), interpolate between the nodes; `node`, shape (column, 2), is the first
+    of a column's three nodes along each axis.
     """
-    out = np.zeros((len(p.y), 4, 3, 3))
-    for k in range(len(p.y)):
-        for a in range(p.ny[k]):
-            y, u = p.y[k] + a, p.u[k] + a * p.scale[0]
-            for m in range(3):
-                s0 = s1 = s2 = 0.0
-                for b in range(p.nx[k]):
-                    x, v = p.x[k] + b, p.v[k] + b * p.scale[1]
-                    q = weight[y, x] * p.gx[k, b] * hat_x[x, first[k, 1] + m]
-                    s0 += q
-                    s1 += q * v
-                    s2 += q * v * v
-                for r in range(3):
-                    h = p.gy[k, a] * hat_y[y, first[k, 0] + r]
-                    out[k, 0, r, m] += h * s0
-                    out[k, 1, r, m] += h * u * s0
-                    out[k, 2, r, m] += h * s1
-                    out[k, 3, r, m] += h * (u * u * s0 + s2)
+    out = np.zeros((len(w.y), 4, 3, 3))
+    spread(_overlaps, len(out), weight, hat_y, np.ascontiguousarray(hat_x.T), node, w, amplitude, out)
     return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def lines(image: Array, p: Profiles) -> Array:
-    """Sum of `image` times each column, line by line of its window, shape (column, line)."""
-    out = np.zeros(p.gy.shape)
-    for k in range(len(p.y)):
-        for a in range(p.ny[k]):
-            line, total = image[p.y[k] + a], 0.0
-            for b in range(p.nx[k]):
-                total += line[p.x[k] + b] * p.gx[k, b]
-            out[k, a] = p.gy[k, a] * total
+def _lines(first: int, last: int, image: Array, w: Windows, kind: int, out: Array) -> None:
+    for k in range(first, last):
+        for a in range(w.ny[k]):
+            line = image[w.y[k] + a]
+            for r in range(w.fy.shape[1]):
+                total = 0.0
+                for b in range(w.nx[k]):
+                    total += line[w.x[k] + b] * w.fx[k, r, kind, b]
+                out[k, a] += w.fy[k, r, 0, a] * total
+
+
+def lines(image: Array, w: Windows, kind: int = 0) -> Array:
+    """Sum of `image` times each column, line by line of its window, shape (column, line).
+
+    `kind` 1 takes the column's derivative by x instead.
+    """
+    out = np.zeros((len(w.y), w.fy.shape[3]))
+    spread(_lines, len(out), image, w, kind, out)
     return out

@@ -1,0 +1,40 @@
+"""Compiled loops on all cores: consecutive parts of a range, each in a thread of its own.
+
+The loops release the interpreter's lock. Every element is worked out by itself, so that results do not depend on
+how many threads there are. NUMBA_NUM_THREADS says how many.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from numba import config
+
+_SMALL = 256  # fewer elements than this are not worth a thread
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(int(config.NUMBA_NUM_THREADS), 1), thread_name_prefix="napari-defects")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not live on in a forked process
+
+
+def spread(loop: Callable[..., Any], n: int, *arguments: Any) -> None:
+    """Call ``loop(first, last, *arguments)`` on parts of range(n)."""
+    threads = min(int(config.NUMBA_NUM_THREADS), n // _SMALL)
+    if threads <= 1:
+        loop(0, n, *arguments)
+        return
+    parts = 2 * threads
+    edges = [n * k // parts for k in range(parts + 1)]
+    tasks = [_pool().submit(loop, a, b, *arguments) for a, b in pairwise(edges)]
+    for task in tasks:
+        task.result()
