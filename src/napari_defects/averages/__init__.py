@@ -1,10 +1,12 @@
 """Class averages: all defects of one kind on top of each other, until a vacancy is seen to pull on its crystal.
 
-- ``classes``: `average`, its result, half sets and errors.
-- ``gathering``, ``members``: who belongs to a class, and the crystal's own frame around each.
+- ``classes``: `average` and its result.
+- ``gathering``, ``members``, ``clusters``, ``screening``: who belongs to a class, and the crystal's own frame there.
 - ``stacks``, ``registration``, ``kernels``: members fitted to their iterated average, screened, summed.
-- ``coordinates``: where the columns of an average are.
+- ``measurement``, ``coordinates``: where the columns of an average are, and how precisely.
+- ``overlaps``: what neighbouring defects add, taken off.
 """
 
 from .classes import ClassAverage as ClassAverage
 from .classes import average as average
+from .clusters import find_clusters as find_clusters

@@ -1,16 +1,16 @@
 """Class averages: all defects of one kind on top of each other, until a vacancy is seen to pull on its crystal.
 
 Members are brought into the crystal's own frame (members.py), registered to their iterated average
-without ever being resampled (registration.py), screened, and added on one grid. The columns of the
-average are fitted jointly; two halves of the members, averaged and measured apart, say how precise
-that is.
+without ever being resampled (registration.py), screened, and added on one grid (stacks.py). The columns
+of the average are fitted jointly; disjoint parts of the members, averaged and measured apart, say how
+precise that is (measurement.py). What neighbouring defects add is taken off (overlaps.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,22 +19,21 @@ import pandas as pd
 
 from ..crystals import Crystal
 from ..deformation import displacements, strain
-from ..gaussian import Columns
 from ..lattice import Lattice
 from ..micrograph import Micrograph, Progress
 from ..tables import Defects, Sites, Strain, check, empty
-from .coordinates import Ruler
-from .gathering import gather
-from .members import Ground, symmetry
-from .stacks import Stack
+from .clusters import clusters_on
+from .gathering import PRISTINE, gather
+from .measurement import Measurement
+from .members import Ground
+from .overlaps import Sources
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
-_PARTS = 16  # most disjoint subsets for the precision curve
-_POOLED = 3  # levels of that curve that scale the errors
-_PRECISION = ["n", "sublattice", "precision_pm", "bound_pm"]
+_SEPARATIONS = 3
+"""Rounds in which fields of neighbours are taken apart; each leaves less than a fifth of the one before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +53,25 @@ class ClassAverage:
     members : DataFrame
         All candidates: micrograph, frame, defect, y_nm, x_nm (as registered, in their image),
         species, i, j, sublattice, dy_pm, dx_pm (shift from the lattice, in the crystal's frame),
-        shift_err_pm, rotation_deg, correlation, coverage, half (0 or 1; -1 if rejected), accepted,
-        reason.
+        shift_err_pm, rotation_deg, correlation, coverage, strain and strain_err (of the lattice around
+        it, beyond what is usual of its class), half (0 or 1; -1 if rejected), accepted, reason.
     half : (ndarray, ndarray)
         Averages of two halves of the members.
     sites : DataFrame
         SITES table of the average: positions relative to the defect's site, jointly fitted; their
-        errors are those of the fit times what the halves say.
+        errors are those of the fit times what disjoint parts of the members say. Beside its columns:
+        y_bootstrap_nm and x_bootstrap_nm (1 sigma, of the parts drawn anew), y_overlap_nm and
+        x_overlap_nm (what neighbours and the scan added, and was taken off).
     precision : DataFrame
-        n, sublattice, precision_pm (1 sigma per axis of an average of n, from disjoint subsets),
-        bound_pm (what the counts allow the fit).
+        n, sublattice, precision_pm (1 sigma per axis of an average of n, from disjoint subsets) and its
+        error precision_err_pm, bound_pm (what the counts allow the fit).
     crystal : Crystal or None
     copies : int
         Equivalent copies of each member averaged: 6 with C3v symmetrization, else 1.
+    scatter_pm : ndarray, shape (part, column, 2)
+        By how much (y, x) of the columns in `sites` differ in averages of disjoint parts of the members.
+    parts : tuple of (species, sublattice, y_nm, x_nm)
+        The defects of which each member consists, from its site; more than one for a cluster.
     """
 
     species: str
@@ -80,6 +85,8 @@ class ClassAverage:
     precision: pd.DataFrame = field(repr=False)
     crystal: Crystal | None = None
     copies: int = 1
+    scatter_pm: Array = field(default_factory=lambda: np.zeros((0, 0, 2)), repr=False)
+    parts: tuple[tuple[str, str, float, float], ...] = ()
 
     @property
     def extent_nm(self) -> tuple[float, float, float, float]:
@@ -104,12 +111,58 @@ class ClassAverage:
         -------
         Strain
         """
-        twin = None if reference is None else displacements(reference.sites, center_nm=(0, 0), exclude_nm=exclude_nm)
+        bare = Strain(check(self.sites.reindex(columns=empty("strain").columns), "strain"))
         if not self.sites["i"].notna().any():
-            return Strain(check(self.sites.reindex(columns=empty("strain").columns), "strain"))
+            return bare
+        twin = None if reference is None else displacements(reference.sites, center_nm=(0, 0), exclude_nm=exclude_nm)
         table = displacements(self.sites, center_nm=(0, 0), exclude_nm=exclude_nm, reference=twin)
         table.attrs["copies"] = self.copies
         return strain(table, neighbors=neighbors)
+
+    def draws(self, n: int = 2000, *, seed: int = 0) -> Array:
+        """Noise of the displacements as the members have it, for tests against chance.
+
+        Parameters
+        ----------
+        n : int
+        seed : int
+
+        Returns
+        -------
+        ndarray, shape (n, column, 2)
+            Of uy_pm and ux_pm of `sites`: the deviations of disjoint parts of the members, with random signs.
+            Correlations between columns, and what members differ in beyond counting noise, are in it.
+        """
+        parts = len(self.scatter_pm)
+        if parts < 2:
+            raise ValueError(f"the average of {self.species} has {self.n} member: its noise is not known.")
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, parts)) / np.sqrt(parts * (parts - 1))
+        return np.asarray(np.einsum("np,pkb->nkb", signs, self.scatter_pm))
+
+    def members_for(self, precision_pm: float = 0.3) -> pd.DataFrame:
+        """How many members an average of this precision takes.
+
+        Parameters
+        ----------
+        precision_pm : float
+            1 sigma per axis.
+
+        Returns
+        -------
+        DataFrame
+            sublattice, n (by the measured precision), n_err, n_bound (by what the counts allow).
+        """
+        if not precision_pm > 0:
+            raise ValueError(f"`precision_pm` must be positive, got {precision_pm}.")
+        whole = self.precision[self.precision["n"] == self.n]
+        n = self.n * (whole["precision_pm"] / precision_pm) ** 2
+        return pd.DataFrame(
+            {
+                "sublattice": whole["sublattice"], "n": n,
+                "n_err": 2 * n * whole["precision_err_pm"] / whole["precision_pm"],
+                "n_bound": self.n * (whole["bound_pm"] / precision_pm) ** 2,
+            }
+        ).reset_index(drop=True)  # fmt: skip
 
 
 def average(
@@ -123,8 +176,11 @@ def average(
     symmetrize: bool = False,
     rotation: bool = False,
     isolation_nm: float = 0.45,
+    max_strain: float | None = None,
     min_coverage: float = 0.7,
     min_correlation: float | None = None,
+    clusters_nm: float = 0.0,
+    overlap: bool = True,
     pixel_size_nm: float | None = None,
     rounds: int = 3,
     seed: int = 0,
@@ -154,10 +210,19 @@ def average(
         Let each member turn, beyond what the lattice says.
     isolation_nm : float
         Members with another defect closer than this are rejected; farther ones are masked.
+    max_strain : float, optional
+        Largest strain of the lattice around a member, beyond what is usual of its class, that the member
+        may have from elsewhere; needs `sites`. None takes out outliers only.
     min_coverage : float
         Part of a patch that must lie in the image and not under masks.
     min_correlation : float, optional
         With the template; None takes out outliers only.
+    clusters_nm : float
+        Pairs and triples of defects that are not farther apart than this are classes of their own, see
+        `find_clusters`, beside the single ones.
+    overlap : bool
+        Take off what neighbouring defects of the classes averaged add to each other's surroundings, and
+        what of it the reference lattice has taken up.
     pixel_size_nm : float, optional
         Of the averages; None for that of the finest image.
     rounds : int
@@ -187,8 +252,9 @@ def average(
     if len(crystals := {ground.crystal.name for ground in grounds if ground}) > 1:
         raise ValueError(f"`micrographs` must be of one crystal to be averaged, got {', '.join(sorted(crystals))}.")
     pixel = pixel_size_nm or min(float(image.pixel_size_yx_nm.min()) for image in images)
-    names = list(species) if species is not None else sorted({s for t in tables for s in t["species"]})
-    stacks = [gather(name, images, tables, grounds, pixel, radius_nm, isolation_nm) for name in names]
+    clusters = _clusters(tables, grounds, clusters_nm)
+    names = list(species) if species is not None else sorted({s for t in [*tables, *clusters] for s in t["species"]})
+    stacks = [gather(name, images, tables, grounds, pixel, radius_nm, isolation_nm, clusters) for name in names]
     total = sum(len(stack.groups) for stack in stacks) * (2 * rounds + 1)
     done = 0
 
@@ -198,91 +264,66 @@ def average(
         if progress is not None:
             progress(done, total)
 
-    result = {}
+    measured = []
     for stack in stacks:
         stack.tick = tick
-        stack.register(rounds, rotation, min_coverage, min_correlation)
+        stack.register(rounds, rotation, min_coverage, min_correlation, max_strain)
         if stack.accepted.any():
-            result[stack.species] = _finish(stack, symmetrize, seed)
+            measured.append(Measurement(stack, symmetrize, seed))
         else:
             _log.warning(
                 "no %s was averaged: %s.", stack.species, ", ".join(sorted(set(stack.reasons))) or "there is none"
             )
+    _separate(measured, len(images), overlap)
+    result = {m.stack.species: _class_average(m) for m in measured}
     if progress is not None and done < total:
         progress(total, total)
     return result
 
 
-def _finish(stack: Stack, symmetrize: bool, seed: int) -> ClassAverage:
-    """Average, halves and coordinates of a registered stack."""
-    n = int(stack.accepted.sum())
-    parts = 1 << int(np.log2(np.clip(n // 2, 1, _PARTS)))
-    part = np.full(len(stack.table), 0)
-    part[stack.accepted] = np.random.default_rng(seed).permutation(n) % max(parts, 1 + (n > 1))
-    parts = int(part.max()) + 1
-    operations = None
-    if symmetrize:
-        if stack.crystal is None or not stack.sublattice:
-            raise ValueError(f"`symmetrize` needs members on lattice sites, which {stack.species} has not.")
-        operations = symmetry(stack.crystal, stack.sublattice)
-    sums = stack.sum(part, operations)
+def _clusters(tables: list[pd.DataFrame], grounds: list[Ground | None], reach_nm: float) -> list[pd.DataFrame]:
+    """Clusters of each table; none where they are not asked for."""
+    if not reach_nm:
+        return [empty("defects") for _ in tables]
+    result = []
+    for table, ground in zip(tables, grounds, strict=True):
+        if ground is None:
+            raise ValueError("`sites` or `lattice` must be given to average clusters; run assign_sites() first.")
+        result.append(clusters_on(ground.crystal, table, reach_nm))
+    return result
 
-    def image_of(select: slice) -> Array:
-        total, weights, _ = np.moveaxis(sums[select].sum(0), -1, 0)
-        return np.asarray(np.where(weights > 0, total / np.where(weights > 0, weights, 1), np.nan))
 
-    full = image_of(slice(None))
-    sites, precision = Sites(empty("sites")), pd.DataFrame(columns=_PRECISION)
-    seen = np.isfinite(full)
-    if stack.crystal is not None and stack.sublattice:
-        ruler = Ruler(stack.crystal, stack.sublattice, stack.pixel, stack.radius, stack.variance[stack.reference])
-        samples = float(np.median(sums[..., 1].sum(0)))
-        filled = np.where(seen, full, np.nanmean(full))
-        columns = ruler.fit(filled, samples)
-        precision = _precision(ruler, columns, image_of, n, parts, samples)
-        ratio = (precision["precision_pm"] / precision["bound_pm"]) ** 2
-        pooled = {
-            s.name: ratio[(precision["n"] < n) & (precision["sublattice"] == s.name)].iloc[:_POOLED].mean()
-            for s in stack.crystal.sublattices
-        }
-        inflate = pd.Series(pooled, dtype=float).fillna(1.0) ** 0.5
-        shaped = ruler.reshape(filled, columns)
-        warp = stack.warp(ruler.columns(len(full))[["y_nm", "x_nm"]].to_numpy(), operations)
-        sites = ruler.sites(replace(shaped, yx=shaped.yx - warp / stack.pixel), seen, inflate)
-    middle = max(len(sums) // 2, 1)
+def _separate(measured: list[Measurement], n_images: int, overlap: bool) -> None:
+    """Take the fields of neighbours, and what the reference saw of them, off all classes."""
+    single = [m for m in measured if overlap and "@" not in m.stack.species and PRISTINE not in m.stack.species]
+    sources = [Sources.of([m.stack for m in single], number) for number in range(n_images)]
+    for m in measured:
+        m.separate(sources, {})
+    for _ in range(_SEPARATIONS if sources and any(len(s.defect) for s in sources) else 0):
+        found = {m.stack.species: m.field() for m in single}
+        fields = {name: field for name, field in found.items() if field is not None}
+        for m in measured:
+            m.separate(sources, fields)
+
+
+def _class_average(m: Measurement) -> ClassAverage:
+    """Return the result of a measurement."""
+    stack, precision = m.stack, m.precision()
     return ClassAverage(
         species=stack.species,
-        image=full.astype(np.float32),
+        image=m.image.astype(np.float32),
         pixel_size_nm=stack.pixel,
-        counts=sums[..., 2].sum(0).astype(np.float32),
-        n=n,
-        members=stack.members(np.where(part < middle, 0, 1)),
-        half=(image_of(slice(0, middle)).astype(np.float32), image_of(slice(middle, None)).astype(np.float32)),
-        sites=sites,
+        counts=m.sums[..., 2].sum(0).astype(np.float32),
+        n=m.n,
+        members=stack.members(m.part),
+        half=(m.image_of(slice(0, None, 2)).astype(np.float32), m.image_of(slice(1, None, 2)).astype(np.float32)),
+        sites=m.sites(precision),
         precision=precision,
         crystal=stack.crystal,
-        copies=1 if operations is None else len(operations),
+        copies=len(m.operations),
+        scatter_pm=1000 * m.deviations[:, m.inside] if m.ruler else np.zeros((m.parts, 0, 2)),
+        parts=stack.parts,
     )
-
-
-def _precision(
-    ruler: Ruler, columns: Columns, image_of: Callable[[slice], Array], n: int, parts: int, samples: float
-) -> pd.DataFrame:
-    """Precision from disjoint halves, quarters, ...: each halving is compared with its own other half."""
-    curve, size = [], parts
-    while size > 1:
-        size //= 2
-        pair = [image_of(slice(k, k + size)) for k in (0, size)]
-        if not all(np.isfinite(image).all() for image in pair):
-            break
-        one, other = (ruler.fit(image, samples * size / parts, columns) for image in pair)
-        level = ruler.spread(one, other, columns, len(pair[0]))
-        level["bound_pm"] *= np.sqrt(parts / size)
-        curve.append(level.assign(n=max(round(n * size / parts), 1)))
-    if not curve:
-        return pd.DataFrame(columns=_PRECISION)
-    whole = curve[0].assign(n=n, **(curve[0][["precision_pm", "bound_pm"]] / np.sqrt(2)))
-    return pd.concat([whole, *curve], ignore_index=True)[_PRECISION]
 
 
 def _as_list(value: Any, n: int, name: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,26 +107,24 @@ class Ruler:
             np.full((3, 3), low),
         )
 
-    def reshape(self, image: Array, columns: Columns) -> Columns:
-        """Correct positions for the true shape of the columns.
+    def shape(self, image: Array, columns: Columns) -> Shape:
+        """Make ready to correct positions for the true shape of the columns.
 
         Real columns have tails; beside a vacancy its neighbour's are missing, and Gaussians then are off by
         half a picometre, field or not. Here each sublattice's columns are Gaussian plus a function of
         distance (hat functions), and shape, amplitudes, positions and background are solved for at once,
-        in one Gauss-Newton step from the Gaussian fit.
+        in one Gauss-Newton step from the Gaussian fit: a linear map from an image to positions.
         """
-        side, n = len(image), len(columns.yx)
         knots = np.linspace(0, _TAIL * self.crystal.nearest_neighbor_nm, _KNOTS + 1) / self.pixel_nm
-        own, shapes = self._derivatives(columns, knots, side)
+        own, shapes = self._derivatives(columns, knots, len(image))
         weight = 1 / np.maximum(self.variance[0] + self.variance[1] * image, 1e-3 * abs(float(image.mean()))).ravel()
-        rest = (image - columns.render(image.shape)).ravel()
         weighted = own.multiply(weight[:, None]).tocsr()
         cross = weighted.T @ shapes
         normal = np.block([[(weighted.T @ own).toarray(), cross], [cross.T, (shapes.T * weight) @ shapes]])
-        right = np.concatenate([weighted.T @ rest, shapes.T @ (weight * rest)])
         scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-30))
-        step = scale * (np.linalg.pinv(normal * scale[:, None] * scale, rcond=1e-8, hermitian=True) @ (scale * right))
-        return replace(columns, yx=columns.yx + np.clip(step[: 3 * n].reshape(n, 3)[:, 1:], -0.2, 0.2))
+        inverse = np.linalg.pinv(normal * scale[:, None] * scale, rcond=1e-8, hermitian=True)
+        inverse = (scale[:, None] * inverse * scale)[: 3 * len(columns.yx)]
+        return Shape(columns, columns.render(image.shape), weighted, (shapes.T * weight), inverse)
 
     def _derivatives(self, columns: Columns, knots: Array, side: int) -> tuple[sparse.csr_array, Array]:
         """Give the derivatives by each column's amplitude, y and x, (pixel, 3 n), and by shapes and background."""
@@ -156,7 +155,9 @@ class Ruler:
         )
         return own, np.column_stack([shapes.reshape(side * side, -1), grid.reshape(side * side, -1)])
 
-    def sites(self, columns: Columns, seen: npt.NDArray[np.bool_], inflate: pd.Series) -> Sites:
+    def sites(
+        self, columns: Columns, seen: npt.NDArray[np.bool_], inflate: pd.Series, extra: Mapping[str, Array]
+    ) -> Sites:
         """Tabulate fitted columns.
 
         Parameters
@@ -166,6 +167,8 @@ class Ruler:
             Which pixels of the average have members.
         inflate : Series
             For each sublattice what the errors of the fit are to be multiplied with.
+        extra : mapping of str to ndarray
+            More columns of the table.
         """
         side = len(seen)
         rows = self.columns(side)
@@ -183,6 +186,7 @@ class Ruler:
             amplitude_err=err[:, 0],
             background=columns.background((side, side)),
             score=there.astype(float),
+            **extra,
         )
         names = ["y_nm", "x_nm", "y_err_nm", "x_err_nm"]
         table[names] = np.where(
@@ -193,21 +197,31 @@ class Ruler:
         result.attrs["crystal"] = self.crystal.name
         return Sites(result)
 
-    def spread(self, one: Columns, other: Columns, full: Columns, side: int) -> pd.DataFrame:
-        """Say how far two averages of disjoint members differ.
 
-        Returns
-        -------
-        DataFrame
-            Per sublattice: precision_pm, 1 sigma per axis of either; bound_pm, what the fit of `full` says.
-        """
-        rows = self.columns(side)
-        errors = full.errors[:, 1:3] * self.pixel_nm * 1000
-        known = (np.hypot(rows["y_nm"], rows["x_nm"]) <= self.radius_nm) & (errors.max(1) < 20)
-        difference = (one.yx - other.yx)[known] * self.pixel_nm * 1000
-        table = rows.loc[known, ["sublattice"]].assign(
-            precision_pm=((difference - difference.mean(0)) ** 2).mean(1) / 2,
-            bound_pm=(errors[known] ** 2).mean(1),
-        )
-        mean = table.groupby("sublattice")[["precision_pm", "bound_pm"]].mean()
-        return pd.DataFrame(np.sqrt(mean)).reset_index()
+@dataclass(frozen=True)
+class Shape:
+    """The linear map from the image of an average to the positions of its columns, about a Gaussian fit.
+
+    Parameters
+    ----------
+    columns : Columns
+        The Gaussian fit.
+    model : ndarray, shape (y, x)
+        Its image.
+    own, shapes : ndarray, shape (pixel, 3 n), (m, pixel)
+        Weighted derivatives by each column's amplitude, y and x, and by the columns' shapes and background.
+    inverse : ndarray, shape (3 n, 3 n + m)
+        Rows of the inverse of the normal equations.
+    """
+
+    columns: Columns
+    model: Array
+    own: sparse.csr_array
+    shapes: Array
+    inverse: Array
+
+    def positions(self, image: Array) -> Array:
+        """Positions (n, 2) of the columns in an image of the class, in pixels."""
+        rest = (image - self.model).ravel()
+        step = (self.inverse @ np.concatenate([self.own.T @ rest, self.shapes @ rest])).reshape(-1, 3)[:, 1:]
+        return np.asarray(self.columns.yx + step)

@@ -5,42 +5,49 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.spatial.distance import cdist
 
 from ..micrograph import Micrograph
 from .members import Ground, neighbors_of, pristine_sites
 from .registration import Patches
+from .screening import gradients
 from .stacks import MARGIN_NM, Stack
 
+Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 PRISTINE = "pristine:"
+_AROUND_NM = 0.4  # beyond the patch, where strain from elsewhere is looked for
 
 
 def gather(
     species: str, images: list[Micrograph], tables: list[pd.DataFrame], grounds: list[Ground | None],
-    pixel_nm: float, radius_nm: float, isolation_nm: float,
+    pixel_nm: float, radius_nm: float, isolation_nm: float, clusters: list[pd.DataFrame],
 ) -> Stack:  # fmt: skip
-    """Find the members of a species, the crystal's frame around each, and its neighbours."""
+    """Find the members of a species or class of `clusters`, the crystal's frame around each, and its neighbours."""
     kind = species.removeprefix(PRISTINE)
     rows: list[pd.DataFrame] = []
     groups: list[tuple[int, int, Rows, Patches]] = []
-    maps, reasons = [], []
+    maps, reasons, pulled = [], [], []
+    owners: list[tuple[int, ...]] = []
     for number, (image, table, ground) in enumerate(zip(images, tables, grounds, strict=True)):
         if kind != species:
             if ground is None:
                 raise ValueError("`sites` must be given to average pristine columns; run assign_sites() first.")
             own = pristine_sites(ground, table, kind, radius_nm)
         else:
-            own = table[table["species"] == species].reset_index(drop=True)
+            listed = clusters[number] if "@" in species else table
+            own = listed[listed["species"] == species].reset_index(drop=True)
         center, to_image = own[["y_nm", "x_nm"]].to_numpy(float), np.tile(np.eye(2), (len(own), 1, 1))
         if ground is not None and len(own):
             center, to_image = ground.surroundings(own)
+        ids = [tuple(p) for p in own["parts"]] if "parts" in own else [(int(d),) for d in own.get("defect", [])]
+        ids = ids or [()] * len(own)
         mask = 0.6 * (ground.crystal.nearest_neighbor_nm if ground else 0.2)
-        apart = neighbors_of(center, own["frame"].to_numpy(), table, 1.5 * (radius_nm + MARGIN_NM))
-        apart = [near[np.linalg.norm(near - c, axis=1) > 0.5 * mask] for near, c in zip(apart, center, strict=True)]
-        nearest = np.array(
-            [np.linalg.norm(near - c, axis=1).min(initial=np.inf) for near, c in zip(apart, center, strict=True)]
-        )
+        near = neighbors_of(center, own["frame"].to_numpy(), table, 1.5 * (radius_nm + MARGIN_NM))
+        apart = [_others(table, rows_near, ids[k], center[k], 0.5 * mask) for k, rows_near in enumerate(near)]
+        parts = [_parts(table, ids[k], center[k]) for k in range(len(own))]
+        nearest = np.array([cdist(*pair).min(initial=np.inf) for pair in zip(parts, apart, strict=True)])
         lost = ~np.isfinite(center).all(1) | ~np.isfinite(to_image).all((1, 2))
         why = np.where(nearest < isolation_nm, "another defect nearby", "").astype(object)
         why[lost] = "off the lattice"
@@ -52,9 +59,13 @@ def gather(
             others = [(apart[k] - center[k]) @ inverse[n].T / pixel_nm for n, k in enumerate(here)]
             patches = Patches(center[here] / step, inverse * step / pixel_nm, others, mask / pixel_nm)
             groups.append((number, int(frame), first + here, patches))
+        pulled.append(
+            gradients(ground, own.assign(y_nm=center[:, 0], x_nm=center[:, 1]), to_image, radius_nm + _AROUND_NM)
+        )
         rows.append(own.assign(micrograph=number, y_nm=center[:, 0], x_nm=center[:, 1], species=species))
         maps.append(to_image)
         reasons.append(why)
+        owners += ids
     crystal = next((ground.crystal for ground in grounds if ground), None)
     return Stack(
         species=species,
@@ -64,7 +75,23 @@ def gather(
         groups=[group for group in groups if len(group[2])],
         maps=np.concatenate(maps),
         reasons=np.concatenate(reasons),
+        own=owners,
+        gradients=(np.concatenate([g for g, _ in pulled]), np.concatenate([e for _, e in pulled])),
         crystal=crystal,
         pixel=pixel_nm,
         radius=radius_nm,
     )
+
+
+def _others(table: pd.DataFrame, rows: Rows, own: tuple[int, ...], center: Array, same_nm: float) -> Array:
+    """Positions of the defects in `rows` that are not a member's own."""
+    rows = rows[~np.isin(table["defect"].to_numpy()[rows], own)]
+    place = table[["y_nm", "x_nm"]].to_numpy(float)[rows]
+    return np.asarray(place[np.linalg.norm(place - center, axis=1) > same_nm])
+
+
+def _parts(table: pd.DataFrame, own: tuple[int, ...], center: Array) -> Array:
+    """Positions of a member's defects."""
+    if len(own) < 2:
+        return center[None]
+    return table.loc[table["defect"].isin(own), ["y_nm", "x_nm"]].to_numpy(float)

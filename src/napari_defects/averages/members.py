@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..deformation import cell
 from ..lattice import Lattice
 
 Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _REACH = 2.6  # of the local affine map, in lattice constants
 
@@ -53,8 +55,11 @@ class Ground:
         crystal = CRYSTALS.get(str(sites.attrs.get("crystal")))
         return cls(crystal or _unknown_crystal(sites), None, sites)
 
-    def positions(self, frame: Array, i: Array, j: Array, sublattice: npt.NDArray[np.object_]) -> Array:
-        """Where sites are expected, (n, 2) in nm; NaN where there is none."""
+    def positions(self, frame: Ints, i: Ints, j: Ints, sublattice: npt.NDArray[np.object_]) -> Array:
+        """Where sites are expected, shape (..., 2) in nm; NaN where there is none."""
+        shape = np.shape(i)
+        frame, i, j = (np.ravel(v) for v in (frame, i, j))
+        sublattice = np.asarray(sublattice, object).ravel()
         result = np.full((len(i), 2), np.nan)
         if self.lattice is not None:
             for one in np.unique(frame):
@@ -66,7 +71,7 @@ class Ground:
             found = keys.get_indexer(pd.MultiIndex.from_arrays([frame, i, j, sublattice]))
             ideal = known[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float)
             result[found >= 0] = ideal[found[found >= 0]]
-        return result
+        return result.reshape(*shape, 2)
 
     def nearest(self, frame: int, points_nm: Array) -> pd.DataFrame:
         """Site (i, j, sublattice) nearest to each position."""
@@ -80,12 +85,12 @@ class Ground:
         return rows.iloc[np.asarray(index)][["i", "j", "sublattice"]].reset_index(drop=True)
 
     def surroundings(self, defects: pd.DataFrame) -> tuple[Array, Array]:
-        """Centre (n, 2) and map (n, 2, 2) from the crystal's frame to the image, both in nm; NaN off the lattice."""
+        """Centre (n, 2) and map (n, 2, 2) from the class's frame to the image, both in nm; NaN off the lattice."""
         anchor, free = self._anchored(defects)
         centers, maps = np.full((len(anchor), 2), np.nan), np.full((len(anchor), 2, 2), np.nan)
         for name, group in anchor.groupby("sublattice"):
             around = layout(self.crystal, str(name), _REACH * self.crystal.a_nm)
-            seen = self._seen(group, around)
+            seen = self.positions(*self._cells(group, around))
             design = np.column_stack([np.ones(len(around)), around[["y_nm", "x_nm"]]])
             weight = np.asarray(np.isfinite(seen).all(-1), float)
             normal = np.einsum("nk,ka,kb->nab", weight, design, design)
@@ -96,23 +101,33 @@ class Ground:
             solution = np.linalg.solve(normal, right)  # (n, 3, 2): centre, then the map's columns
             solution[bad] = np.nan
             centers[group.index] = solution[:, 0]
-            maps[group.index] = self._sign(str(name)) * np.swapaxes(solution[:, 1:], 1, 2)
+            maps[group.index] = np.swapaxes(solution[:, 1:], 1, 2)
         given = defects[["y_nm", "x_nm"]].to_numpy(float)
         centers[free] = given[free]
-        return centers, maps
+        return centers, maps @ np.swapaxes(self._turns(defects, anchor), 1, 2)
 
-    def warp(self, defects: pd.DataFrame, maps: Array, columns_nm: Array) -> Array:
-        """How far the scan bends the affine maps, at columns (k, 2) of the crystal's frame: (n, k, 2) in nm."""
-        anchor, free = self._anchored(defects)
-        result = np.zeros((len(anchor), len(columns_nm), 2))
-        for name, group in anchor[~free].groupby("sublattice"):
+    def cells(self, defects: pd.DataFrame, columns_nm: Array) -> tuple[Ints, Ints, Ints, npt.NDArray[np.object_]]:
+        """Sites that members have at `columns_nm` (k, 2) of the class's frame: frame, i, j, sublattice, each (n, k)."""
+        anchor, _ = self._anchored(defects)
+        turns = self._turns(defects, anchor)
+        kinds, which = np.unique(turns.round(6).reshape(len(turns), 4), axis=0, return_inverse=True)
+        result: list[npt.NDArray[Any]] = [np.zeros((len(anchor), len(columns_nm)), d) for d in (int, int, int, object)]
+        for name in anchor["sublattice"].unique():
             around = layout(self.crystal, str(name), float(np.linalg.norm(columns_nm, axis=1).max()) + 0.1)
-            own = self._sign(str(name)) * around[["y_nm", "x_nm"]].to_numpy()
-            around = around.iloc[np.asarray(cKDTree(own).query(columns_nm)[1])]
-            seen = self._seen(group, around)
-            center = defects[["y_nm", "x_nm"]].to_numpy(float)[group.index][:, None]
-            bent = np.einsum("nab,nkb->nka", np.linalg.inv(maps[group.index]), seen - center) - columns_nm
-            result[group.index] = bent - np.nanmean(bent, axis=1, keepdims=True)  # registration takes the mean
+            for kind, turn in enumerate(kinds.reshape(-1, 2, 2)):
+                rows = np.flatnonzero((anchor["sublattice"] == name).to_numpy() & (which.ravel() == kind))
+                index = np.asarray(cKDTree(around[["y_nm", "x_nm"]].to_numpy() @ turn.T).query(columns_nm)[1])
+                for values, found in zip(result, self._cells(anchor.iloc[rows], around.iloc[index]), strict=True):
+                    values[rows] = found
+        return result[0], result[1], result[2], result[3]
+
+    def _turns(self, defects: pd.DataFrame, anchor: pd.DataFrame) -> Array:
+        """From the crystal's frame around each site to that of its class, (n, 2, 2)."""
+        result = np.tile(np.eye(2), (len(anchor), 1, 1))
+        for name, group in anchor.groupby("sublattice"):
+            result[group.index] *= sign(self.crystal, str(name))
+            if "turn" in defects and (turn := defects["turn"].to_numpy()[group.index]).any():
+                result[group.index] = symmetry(self.crystal, str(name))[turn] @ result[group.index]
         return result
 
     def _anchored(self, defects: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
@@ -126,19 +141,21 @@ class Ground:
             anchor.loc[rows, ["i", "j", "sublattice"]] = self.nearest(int(frame), given).to_numpy()
         return anchor, free
 
-    def _seen(self, anchor: pd.DataFrame, around: pd.DataFrame) -> Array:
-        """Where the image shows the columns `around` each site, shape (n, k, 2)."""
+    def _cells(self, anchor: pd.DataFrame, around: pd.DataFrame) -> tuple[Ints, Ints, Ints, npt.NDArray[np.object_]]:
+        """Sites `around` each anchor: frame, i, j, sublattice, each of shape (n, k)."""
         n, k = len(anchor), len(around)
-        i, j = (np.add.outer(anchor[c].to_numpy(float), around[c].to_numpy(float)).ravel() for c in ("i", "j"))
-        names = np.tile(around["sublattice"].to_numpy(object), n)
-        return self.positions(np.repeat(anchor["frame"].to_numpy(), k), i, j, names).reshape(n, k, 2)
-
-    def _sign(self, sublattice: str) -> float:
-        """-1 for a site that is turned onto an earlier one of the same element."""
-        first = next(s for s in self.crystal.sublattices if s.host == self.crystal.sublattice(sublattice).host)
-        return 1.0 if first.name == sublattice else -1.0
+        i, j = (np.add.outer(anchor[c].to_numpy(np.int64), around[c].to_numpy(np.int64)) for c in ("i", "j"))
+        frame = np.broadcast_to(anchor["frame"].to_numpy()[:, None], (n, k))
+        return frame, i, j, np.broadcast_to(around["sublattice"].to_numpy(object), (n, k))
 
 
+def sign(crystal: Crystal, sublattice: str) -> float:
+    """-1 for a site that is turned by 180 degrees onto an earlier one of the same element, else 1."""
+    first = next(s for s in crystal.sublattices if s.host == crystal.sublattice(sublattice).host)
+    return 1.0 if first.name == sublattice else -1.0
+
+
+@lru_cache(maxsize=128)
 def layout(crystal: Crystal, sublattice: str, reach_nm: float) -> pd.DataFrame:
     """Columns of the crystal around a site: i, j, sublattice, y_nm, x_nm relative to it."""
     span = np.arange(-int(reach_nm / crystal.a_nm * 1.2) - 2, int(reach_nm / crystal.a_nm * 1.2) + 3)
@@ -152,6 +169,20 @@ def layout(crystal: Crystal, sublattice: str, reach_nm: float) -> pd.DataFrame:
     return rows.loc[near, ["i", "j", "sublattice", "y_nm", "x_nm"]].reset_index(drop=True)
 
 
+def site_at(
+    crystal: Crystal, home: str, offsets_nm: Array
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Site nearest to each offset (n, 2) from a site of sublattice `home`: number of its sublattice, i, j."""
+    shifts = crystal.fractions - crystal.fractions[[s.name for s in crystal.sublattices].index(home)]
+    cells = offsets_nm[:, None] @ np.linalg.inv(crystal.vectors_nm) - shifts  # (n, sublattice, 2)
+    corners = np.floor(cells)[:, :, None] + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+    distance = np.linalg.norm((corners - cells[:, :, None]) @ crystal.vectors_nm, axis=-1).reshape(len(cells), -1)
+    best = distance.argmin(1)
+    found = corners.reshape(len(cells), -1, 2)[np.arange(len(cells)), best].astype(np.int64)
+    return (best // 4).astype(np.int64), found[:, 0], found[:, 1]
+
+
+@lru_cache(maxsize=64)
 def symmetry(crystal: Crystal, sublattice: str) -> Array:
     """Operations (y, x) of C3v about a site: three turns and three mirrors, shape (6, 2, 2).
 
@@ -180,18 +211,17 @@ def symmetry(crystal: Crystal, sublattice: str) -> Array:
     return operations
 
 
-def neighbors_of(points_nm: Array, frames: Array, everything: pd.DataFrame, reach_nm: float) -> list[Array]:
-    """Other defects of the same frame within `reach_nm` of each point: positions, shape (m, 2)."""
-    result = [np.zeros((0, 2)) for _ in points_nm]
+def neighbors_of(points_nm: Array, frames: Array, everything: pd.DataFrame, reach_nm: float) -> list[Ints]:
+    """Rows of `everything`, other defects, of the same frame within `reach_nm` of each point."""
+    result = [np.zeros(0, np.int64) for _ in points_nm]
+    places = everything[["y_nm", "x_nm"]].to_numpy(float)
     for frame, rows in _by(frames):
-        others = everything.loc[everything["frame"] == frame, ["y_nm", "x_nm"]].to_numpy(float)
-        others = others[np.isfinite(others).all(1)]
+        others = np.flatnonzero((everything["frame"] == frame).to_numpy() & np.isfinite(places).all(1))
         inside = np.isfinite(points_nm[rows]).all(1)
         if len(others):
-            for k, near in zip(
-                rows[inside], cKDTree(others).query_ball_point(points_nm[rows[inside]], reach_nm), strict=True
-            ):
-                result[k] = others[near]
+            near = cKDTree(places[others]).query_ball_point(points_nm[rows[inside]], reach_nm)
+            for k, found in zip(rows[inside], near, strict=True):
+                result[k] = others[found]
     return result
 
 

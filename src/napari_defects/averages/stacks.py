@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,9 @@ import pandas as pd
 from ..crystals import Crystal
 from ..micrograph import Micrograph
 from .members import Ground
+from .overlaps import Field, Sources, refitted
 from .registration import CONVERGED, Patches, make_template, variance_of
+from .screening import strain_of
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -40,6 +42,10 @@ class Stack:
         From the crystal's frame to the image, nm to nm.
     reasons : ndarray of str, shape (n,)
         Why a candidate is not averaged; "" if it is.
+    own : list of tuple of int
+        Defects that each candidate is made of.
+    gradients : (ndarray, ndarray)
+        Of the displacement around each candidate, and their errors; see `screening`.
     crystal : Crystal or None
     pixel : float
         Of the average, in nm.
@@ -56,6 +62,8 @@ class Stack:
     groups: list[tuple[int, int, Rows, Patches]]
     maps: Array
     reasons: npt.NDArray[np.object_]
+    own: list[tuple[int, ...]]
+    gradients: tuple[Array, Array]
     crystal: Crystal | None
     pixel: float
     radius: float
@@ -68,6 +76,7 @@ class Stack:
     def __post_init__(self) -> None:
         self.pose = np.tile([0.0, 0, 1, 0, 0], (len(self.table), 1))
         self.found = np.full((len(self.table), 5), np.nan)
+        self.strain, self.strain_err, _ = strain_of(*self.gradients, self.accepted)
         counts = self.table.loc[self.accepted, "micrograph"].value_counts()
         self.reference = int(counts.index[0]) if len(counts) else 0
         self.units = {k: (float(k == self.reference), 1.0, 0.0) for k in range(len(self.images))}
@@ -77,6 +86,11 @@ class Stack:
     def accepted(self) -> npt.NDArray[np.bool_]:
         """Which candidates are averaged."""
         return np.asarray(self.reasons == "", bool)
+
+    @property
+    def noise(self) -> tuple[float, float]:
+        """Variance of a pixel of value v, in the units of the average: noise[0] + noise[1] * v."""
+        return self.variance[self.reference]
 
     @property
     def half(self) -> int:
@@ -93,7 +107,19 @@ class Stack:
         home = self.crystal.sublattice(str(names.iloc[0]))
         return next(s.name for s in self.crystal.sublattices if s.host == home.host)
 
-    def register(self, rounds: int, rotation: bool, min_coverage: float, min_correlation: float | None) -> None:
+    @property
+    def parts(self) -> tuple[tuple[str, str, float, float], ...]:
+        """The defects of a member in the class's frame: species, sublattice, y and x from its site in nm."""
+        if not self.sublattice or self.crystal is None or not len(self.table):
+            return ()
+        if "parts" not in self.table:
+            return ((self.species, self.sublattice, 0.0, 0.0),)
+        return tuple(self.table["standing"].iloc[0])
+
+    def register(
+        self, rounds: int, rotation: bool, min_coverage: float, min_correlation: float | None,
+        max_strain: float | None,
+    ) -> None:  # fmt: skip
         """Fit all members to their own average, `rounds` times made anew, and screen them."""
         candidates = self.accepted
         half = int(np.floor(self.radius / self.pixel))
@@ -114,15 +140,21 @@ class Stack:
                 found, sums[rows] = patches.register(pixels, here, half, pose, rotation=rotation)
                 self.pose[rows], self.found[rows] = pose, found
                 self.tick()
-            self._screen(candidates, half, min_coverage, min_correlation)
+            self._screen(candidates, half, min_coverage, min_correlation, max_strain)
             sums[:, 6:] *= n / max(n - 1, 1)  # the template holds the members' own noise
             self._calibrate(sums, float(template.table[..., 0].min()))
             moved = np.linalg.norm(self.pose[:, :2] - before, axis=1)[self.accepted]
             if turn and len(moved) and np.median(moved) < max(CONVERGED, 0.5 * np.median(self.found[self.accepted, 2])):
                 break
 
-    def _screen(self, candidates: npt.NDArray[np.bool_], half: int, coverage: float, correlation: float | None) -> None:
+    def _screen(
+        self, candidates: npt.NDArray[np.bool_], half: int, coverage: float, correlation: float | None,
+        max_strain: float | None,
+    ) -> None:  # fmt: skip
         """Give the reason to each member that does not belong."""
+        self.strain, self.strain_err, pulled = strain_of(*self.gradients, candidates)
+        if max_strain is not None:
+            pulled = self.strain > max_strain
         value, seen = self.found[:, 0], self.found[:, 1]
         shift = np.linalg.norm(self.pose[:, :2], axis=1) * self.pixel
         limit = 0.3 * (self.crystal.nearest_neighbor_nm if self.crystal else 0.2)
@@ -136,6 +168,7 @@ class Stack:
         tests = {
             "near the border or other defects": ~(seen >= coverage),
             "shifted too far": ~(shift < limit),
+            "strain from elsewhere": pulled,
             "low correlation": ~(value >= low),
         }
         for k in np.flatnonzero(candidates):
@@ -198,27 +231,57 @@ class Stack:
         sums[..., 2] /= len(operations)
         return sums
 
-    def warp(self, columns_nm: Array, operations: Array | None = None) -> Array:
-        """Give what the scan's distortion, beyond affine, leaves at columns (k, 2) of the average, in nm."""
-        operations = np.eye(2)[None] if operations is None else operations
-        total, weights = np.zeros(columns_nm.shape), np.zeros(len(columns_nm))
+    def bend(self, columns_nm: Array, operations: Array, sources: list[Sources], fields: Mapping[str, Field]) -> Array:
+        """How far neighbours, and what the lattice has wrong of the scan, move the columns of each member.
+
+        Parameters
+        ----------
+        columns_nm : ndarray, shape (k, 2)
+            Columns of the average.
+        operations : ndarray, shape (m, 2, 2)
+            Equivalent copies that are averaged.
+        sources : list of Sources
+            For each micrograph.
+        fields : mapping of str to Field
+
+        Returns
+        -------
+        ndarray, shape (n, k, 2)
+            In nm, in the frame of the average, without the mean over the columns, which registration takes;
+            0 for members that are not averaged.
+        """
+        result = np.zeros((len(self.table), *columns_nm.shape))
         for number, ground in enumerate(self.grounds):
             rows = np.flatnonzero(self.accepted & (self.table["micrograph"] == number).to_numpy())
             if ground is None or not len(rows):
                 continue
+            table, inverse = self.table.iloc[rows], np.linalg.inv(self.maps[rows])
+            center = table[["y_nm", "x_nm"]].to_numpy(float)[:, None]
+            references = refitted(ground, sources[number], fields) if fields else {}
+            own = np.array([(m, d) for m, k in enumerate(rows) for d in self.own[k]], np.int64).reshape(-1, 2)
             for operation in operations:
-                bent = ground.warp(self.table.iloc[rows], self.maps[rows], columns_nm @ operation) @ operation.T
-                known = np.isfinite(bent).all(-1)
-                total += self.units[number][0] * np.where(known[..., None], bent, 0).sum(0)
-                weights += self.units[number][0] * known.sum(0)
-        return np.asarray(total / np.maximum(weights, 1e-30)[:, None])
+                frame, i, j, names = ground.cells(table, columns_nm @ operation)
+                seen = ground.positions(frame, i, j, names)
+                for one, reference in references.items():
+                    here = frame == one
+                    order = {s.name: s for s in ground.crystal.sublattices}
+                    shift = np.array([(order[s].u, order[s].v) for s in names[here]]).reshape(-1, 2)
+                    seen[here] = reference(np.column_stack([i[here], j[here]]) + shift)
+                if fields:
+                    member = np.repeat(np.arange(len(rows)), len(columns_nm))
+                    flat = sources[number].sum(seen.reshape(-1, 2), frame.ravel(), fields, member, own)
+                    seen = seen + flat.reshape(seen.shape)
+                bent = np.einsum("nab,nkb->nka", inverse, seen - center) @ operation.T - columns_nm
+                bent -= np.nanmean(bent, axis=1, keepdims=True)
+                result[rows] += np.nan_to_num(bent) / len(operations)
+        return result
 
     def members(self, part: Rows) -> pd.DataFrame:
         """Table of all candidates, with what became of them."""
         shift = self.pose[:, :2] * self.pixel
         shift[np.isnan(self.found[:, 0])] = np.nan
         moved = self.table[["y_nm", "x_nm"]].to_numpy() + np.einsum("nab,nb->na", self.maps, np.nan_to_num(shift))
-        return self.table.assign(
+        return self.table.drop(columns="standing", errors="ignore").assign(
             y_nm=moved[:, 0],
             x_nm=moved[:, 1],
             dy_pm=1000 * shift[:, 0],
@@ -227,6 +290,8 @@ class Stack:
             rotation_deg=np.rad2deg(self.pose[:, 4]),
             correlation=self.found[:, 0],
             coverage=self.found[:, 1],
+            strain=self.strain,
+            strain_err=self.strain_err,
             half=np.where(self.accepted, part % 2, -1),
             accepted=self.accepted,
             reason=self.reasons,
