@@ -5,7 +5,10 @@ from . import statistics as statistics
 from . import tables as tables
 from .atoms import locate as locate
 from .averages import ClassAverage as ClassAverage
+from .averages import Superposition as Superposition
 from .averages import average as average
+from .averages import find_clusters as find_clusters
+from .averages import superpose as superpose
 from .bonds import bond_graph as bond_graph
 from .cells import detect_cells as detect_cells
 from .crystals import CRYSTALS as CRYSTALS
@@ -28,8 +31,13 @@ from .deformation import radial_profile as radial_profile
 from .deformation import strain as strain
 from .deformation import strain_image as strain_image
 from .deformation import structure_sites as structure_sites
+from .discovery import Discovery as Discovery
+from .discovery import discover as discover
 from .eshelby import EshelbyFit as EshelbyFit
 from .eshelby import fit_eshelby as fit_eshelby
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
+from .evaluation import read_labelled as read_labelled
 from .gaussian import cramer_rao as cramer_rao
 from .io import read_micrograph as read_micrograph
 from .io import read_table as read_table
@@ -38,6 +46,7 @@ from .lattice import Lattice as Lattice
 from .lattice import assign_sites as assign_sites
 from .lattice import calibrate as calibrate
 from .lattice import fit_lattice as fit_lattice
+from .lessons import learn as learn
 from .micrograph import Maps as Maps
 from .micrograph import Micrograph as Micrograph
 from .networks import Model as Model
@@ -63,6 +72,7 @@ from .statistics import count as count
 from .tracks import BondResults as BondResults
 from .tracks import analyze_bonds as analyze_bonds
 from .tracks import track as track
+from .tuning import fine_tune as fine_tune
 from .twins import Twin as Twin
 from .twins import match as match
 

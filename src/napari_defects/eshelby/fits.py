@@ -84,6 +84,7 @@ def fit_eshelby(
     eigenstrain: Literal["dilatation", "general"] = "dilatation",
     poisson_ratio: float | None = None,
     background: Literal["offsets", "affine"] = "offsets",
+    draws_pm: Array | None = None,
     n_null: int = 2000,
     seed: int = 0,
 ) -> EshelbyFit:
@@ -110,8 +111,11 @@ def fit_eshelby(
         None for that of the crystal named in ``strain.attrs["crystal"]``, else 0.2. Without a
         deviator it does not enter C.
     background : {"offsets", "affine"}
+    draws_pm : ndarray, shape (m, row, 2), optional
+        Noise of uy_pm and ux_pm of each row, from `ClassAverage.draws`, for the p-value of the oscillation;
+        None draws it from the errors.
     n_null : int
-        Draws from the errors for the p-value of the oscillation.
+        Number of draws from the errors.
     seed : int
 
     Returns
@@ -140,6 +144,11 @@ def fit_eshelby(
             f"only {int(use.sum())} columns with displacement and error lie outside `exclude_nm` = {exclude_nm} nm of "
             f"{center}; at least 6 are needed: make it smaller or the averaged patch larger."
         )
+    noise = None
+    if draws_pm is not None:
+        if np.shape(draws_pm)[1:] != (len(table), 2):
+            raise ValueError(f"`draws_pm` must be of shape (m, {len(table)}, 2), got {np.shape(draws_pm)}.")
+        noise = np.asarray(draws_pm, float)[:, use] / 1000
     table, x, u, r = table[use].reset_index(drop=True), x[use], u[use], r[use]
     err = err[use] * np.sqrt(strain.attrs.get("copies", 1))  # symmetric copies are not independent
     nuisance = _nuisance(x, table["sublattice"].to_numpy(), background)
@@ -187,7 +196,7 @@ def fit_eshelby(
         dof=dof,
         p_value=float(chi2_distribution.sf(chi2, dof)),
         residuals=pd.DataFrame(columns),
-        oscillation=find_oscillation(x, u, err, taken, n_null=n_null, seed=seed),
+        oscillation=find_oscillation(x, u, err, taken, draws=noise, n_null=n_null, seed=seed),
     )
 
 

@@ -51,11 +51,13 @@ class Oscillation:
         return np.asarray(self.amplitude_pm * wave * np.exp(-r / self.decay_nm))
 
 
-def find_oscillation(x: Array, u: Array, err: Array, taken: Array, *, n_null: int = 2000, seed: int = 0) -> Oscillation:
+def find_oscillation(
+    x: Array, u: Array, err: Array, taken: Array, *, draws: Array | None = None, n_null: int = 2000, seed: int = 0
+) -> Oscillation:
     """Test displacements for a damped radial wave.
 
     The largest fall of chi-square over a grid of wavelengths and decays is compared with that of
-    `n_null` draws from the errors; beyond the largest draw, with the tail that their quantiles have.
+    draws of noise; beyond the largest draw, with the tail that their quantiles have.
 
     Parameters
     ----------
@@ -65,7 +67,10 @@ def find_oscillation(x: Array, u: Array, err: Array, taken: Array, *, n_null: in
         Displacements and their 1 sigma in nm.
     taken : ndarray, shape (n, 2, p)
         Fields that are free beside the wave: the inclusion, offsets.
+    draws : ndarray, shape (m, n, 2), optional
+        Noise of the displacements in nm, as half sets or bootstraps have it; None draws it from `err`.
     n_null : int
+        Number of draws where there are none.
     seed : int
 
     Returns
@@ -96,6 +101,11 @@ def find_oscillation(x: Array, u: Array, err: Array, taken: Array, *, n_null: in
 
     observed = gains(y[:, None])[:, 0]
     nulls = np.sort(gains(np.random.default_rng(seed).standard_normal((y.size, n_null))).max(0))
+    unit = 1.0  # variance of the noise in units of `err`
+    if draws is not None:
+        own = gains((draws / err).reshape(len(draws), -1).T).max(0)
+        unit = float(np.median(own) / np.median(nulls))
+        nulls = np.sort(own / unit)
     best = trials[int(observed.argmax())]
     lowest, highest = np.log([best[1] / 2, best[1] * 2])
 
@@ -113,7 +123,7 @@ def find_oscillation(x: Array, u: Array, err: Array, taken: Array, *, n_null: in
     c, s = inverse @ (q.T @ y)
     direction = np.array([c, s]) / np.hypot(c, s)
     return Oscillation(
-        p_value=_p_value(float(observed.max()), nulls),
+        p_value=_p_value(float(observed.max()) / unit, nulls),
         wavelength_nm=1 / frequency,
         wavelength_err_nm=float(np.sqrt(2 / max(bend, 1e-30))) / frequency**2,
         decay_nm=decay,

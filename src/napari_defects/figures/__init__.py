@@ -8,7 +8,7 @@ Neither pyplot nor global settings are touched.
 """
 
 from ._axes import DIVERGING, new, save, scale_bar
-from .pictures import class_average, displacements, overview, strain_map
+from .pictures import class_average, displacements, overview, strain_map, superposition
 from .plots import counts, line_profile, precision, radial_profile
 from .spatial import pair_correlation, spread_over_images
 
@@ -27,4 +27,5 @@ __all__ = [
     "scale_bar",
     "spread_over_images",
     "strain_map",
+    "superposition",
 ]

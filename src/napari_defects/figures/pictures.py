@@ -11,7 +11,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import MaxNLocator
 
-from ..averages import ClassAverage
+from ..averages import ClassAverage, Superposition
 from ..crystals import species_color, species_label
 from ..deformation import strain_image
 from ..micrograph import Micrograph
@@ -113,6 +113,25 @@ def displacements(
         bare(ax)
         scale_bar(ax, color="black")
     arrow_key(ax, f"{reference:g} pm", reference * 1e-3 * magnification, options)
+    return ax
+
+
+def superposition(ax: Axes, cluster: ClassAverage, found: Superposition, *, magnification: float = 50.0) -> Axes:
+    """Draw the measured field of a cluster, and the sum of those of its single defects, over its average."""
+    picture(ax, cluster.image, cluster.extent_nm, clip=0.0, interpolation="bicubic")
+    options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1000 / magnification}
+    place = found.table[["x_ideal_nm", "y_ideal_nm"]].to_numpy(float).T
+    for columns, color, width, label in (
+        (["ux_sum_pm", "uy_sum_pm"], "#56b4e9", 0.011, "sum of singles"),
+        (["ux_pm", "uy_pm"], "#ffb000", 0.005, "measured"),
+    ):
+        ax.quiver(*place, *found.table[columns].to_numpy(float).T, color=color, width=width, label=label, **options)
+    scale_bar(ax)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, frameon=False, fontsize=7)
+    words = (
+        f"× {magnification:g}, measured = ({found.factor:.2f} ± {found.factor_err:.2f}) × sum, p = {found.p_value:.2g}"
+    )
+    ax.set_title(f"{cluster.species}, average of {cluster.n}\n{words}", fontsize=8)
     return ax
 
 

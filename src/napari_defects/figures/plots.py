@@ -14,11 +14,13 @@ from ._axes import COMPONENTS, SERIES, few_ticks, plain
 
 
 def precision(ax: Axes, average: ClassAverage) -> Axes:
-    """Draw how precisely columns are located in averages of n members, and what the counts allow."""
+    """Draw how precisely columns are located in averages of n members, 1/√n from all of them, and the bound."""
     for (name, group), color, marker in zip(average.precision.groupby("sublattice"), SERIES, "os^D", strict=False):
         group = group.sort_values("n")
-        ax.plot(group["n"], group["precision_pm"], marker, color=color, ms=4, label=f"{name}")
-        ax.plot(group["n"], group["bound_pm"], "-", color=color, lw=1, label=f"{name}, bound")
+        n, value = group["n"].to_numpy(float), group["precision_pm"].to_numpy(float)
+        ax.errorbar(n, value, group["precision_err_pm"], fmt=marker, color=color, ms=4, lw=0.8, label=f"{name}")
+        ax.plot(n, value[-1] * np.sqrt(n[-1] / n), "--", color=color, lw=0.8, label=f"{name}, 1/√n")
+        ax.plot(n, group["bound_pm"], "-", color=color, lw=1, label=f"{name}, bound")
     ax.set_xscale("log")
     ax.set_yscale("log")
     few_ticks(ax, "x")
