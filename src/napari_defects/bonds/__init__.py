@@ -4,7 +4,7 @@ from .chemistry import BondRules, assign_elements, bond_rules
 from .formulas import classify_bonds, find_defects
 from .graphs import angle_table, bond_graph, bond_table, foreign_atoms
 from .neighborhoods import resolve
-from .rings import clusters, rings
+from .rings import clusters, ring_table, rings
 from .structures import to_ase, write_structure
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "find_defects",
     "foreign_atoms",
     "resolve",
+    "ring_table",
     "rings",
     "to_ase",
     "write_structure",

@@ -155,9 +155,9 @@ def _relative_brightness(atoms: pd.DataFrame) -> tuple[Floats, Floats]:
     ratio = height / local
     spread = np.hypot(max(_HOST_SCATTER, _mad(ratio)), np.nan_to_num(error / local, nan=1.0))
     first, second = tree.query_pairs(_TAIL_NM, output_type="ndarray").T
-    tail = np.zeros(len(atoms))  # what a bright neighbour's tail may add
-    np.add.at(tail, first, (ratio[second] - 1).clip(0))
-    np.add.at(tail, second, (ratio[first] - 1).clip(0))
+    tail = np.zeros(len(atoms))  # what the brightest neighbour's tail may add
+    np.maximum.at(tail, first, ratio[second] - 1)
+    np.maximum.at(tail, second, ratio[first] - 1)
     return ratio, np.hypot(spread, _TAIL * tail)
 
 

@@ -66,29 +66,47 @@ def resolve(
         With `element` and `element_probability`; the host atoms within 0.36 nm of a foreign one
         are those of the joint fit. Frames without a lattice are left as they are.
     """
+    return resolve_frames(micrograph, atoms, crystal=crystal, rules=rules, progress=progress, pristine=False)[0]
+
+
+def resolve_frames(
+    micrograph: Micrograph,
+    atoms: pd.DataFrame,
+    *,
+    crystal: str | Crystal = "graphene",
+    rules: BondRules | None = None,
+    progress: Progress | None = None,
+    pristine: bool = True,
+) -> tuple[Atoms, dict[int, Host]]:
+    """`resolve`, and the lattice of each frame: also of frames without a foreign atom, if `pristine`."""
     crystal = get_crystal(crystal)
     rules = rules or bond_rules(crystal)
     table = atoms if "element" in atoms else assign_elements(atoms, rules)
     frames = {int(n): table[table["frame"] == n] for n in sorted(table["frame"].unique().tolist())}
     known = [*rules.host, VACANCY]
-    todo = [n for n, part in frames.items() if not part["element"].isin(known).all()]
+    todo = [n for n, part in frames.items() if pristine or not part["element"].isin(known).all()]
+    lattices: dict[int, Host] = {}
+
+    def keep(number: int, found: _Frame | None) -> None:
+        if found is not None:
+            frames[number], lattices[number] = found.atoms, found.lattice
+
     like: _Frame | None = None
     while todo and like is None:
-        like = _look(micrograph, todo[0], frames[todo[0]], crystal, rules, None)
-        first = todo.pop(0)
-        frames[first] = frames[first] if like is None else like.atoms
+        number = todo.pop(0)
+        like = _look(micrograph, number, frames[number], crystal, rules, None)
+        keep(number, like)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads, threadpool_limits(1, user_api="blas"):
         jobs = {n: threads.submit(_look, micrograph, n, frames[n], crystal, rules, like) for n in todo}
         try:
             for done, (number, job) in enumerate(jobs.items()):
                 if progress is not None:
                     progress(len(frames) - len(jobs) + done, len(frames))
-                if (found := job.result()) is not None:
-                    frames[number] = found.atoms
+                keep(number, job.result())
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
-    return Atoms(pd.concat(frames.values(), ignore_index=True) if frames else table)
+    return Atoms(pd.concat(frames.values(), ignore_index=True) if frames else table), lattices
 
 
 class _Frame(NamedTuple):
@@ -96,7 +114,7 @@ class _Frame(NamedTuple):
 
     atoms: pd.DataFrame
     lattice: Host
-    sigma_nm: float
+    sigma_nm: float | None
 
 
 def _look(
@@ -111,6 +129,8 @@ def _look(
     if lattice is None:
         return None
     foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
+    if foreign.empty:
+        return _Frame(atoms, lattice, None if like is None else like.sigma_nm)
     places = positions_nm(foreign)
     scene = make_scene(micrograph, lattice, places, number, like and like.sigma_nm)
     away = np.linalg.norm(positions_nm(atoms)[:, None] - places, axis=-1).min(1)

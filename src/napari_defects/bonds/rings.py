@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 Ring = tuple[int, ...]
@@ -154,3 +155,14 @@ def clusters(graph: nx.Graph, faces: list[Ring], *, hexagon_nm2: float) -> list[
 
 def _bonds(face: Ring) -> list[frozenset[int]]:
     return [frozenset(pair) for pair in zip(face, face[1:] + face[:1], strict=True)]
+
+
+def ring_table(graph: nx.Graph) -> pd.DataFrame:
+    """Rings as a table: `frame`, `size`, `y_nm`, `x_nm` of its middle, `area_nm2`, `atoms` (node numbers in turn)."""
+    faces = rings(graph)
+    middle = centers_nm(graph, faces)
+    return pd.DataFrame({
+        "frame": [graph.nodes[face[0]]["frame"] for face in faces], "size": [len(face) for face in faces],
+        "y_nm": middle[:, 0], "x_nm": middle[:, 1], "area_nm2": areas_nm2(graph, faces),
+        "atoms": [" ".join(map(str, face)) for face in faces],
+    })  # fmt: skip

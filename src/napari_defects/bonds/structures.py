@@ -48,8 +48,20 @@ def to_ase(graph: nx.Graph, *, frame: int = 0, vacuum_nm: float = 1.0) -> ase.At
     return atoms
 
 
-def write_structure(graph: nx.Graph, path: str | os.PathLike[str], *, frame: int = 0) -> Path:
-    """Write a graph (.graphml, .json: every frame) or the atoms of one frame (.xyz, .cif); all of it or nothing.
+def write_structure(graph: nx.Graph, path: str | os.PathLike[str], *, frame: int | None = None) -> Path:
+    """Write a graph (.graphml, .json) or its atoms (.xyz, .cif); all of it or nothing.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+    path : str or Path
+        Its suffix says what to write.
+    frame : int, optional
+        That frame only; otherwise all: of an xyz one structure after the other, of a cif the first.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
@@ -64,11 +76,17 @@ def write_structure(graph: nx.Graph, path: str | os.PathLike[str], *, frame: int
         raise ValueError(
             f"a graph must be a graphml or json file, a structure an xyz or cif file, got {target.name!r}."
         )
+    frames = sorted({d for _, d in graph.nodes(data="frame")} if frame is None else {frame})
+    if frame is not None:
+        graph = graph.subgraph([n for n, d in graph.nodes(data="frame") if d == frame])
     with writing(target) as temporary:
         if suffix == ".graphml":
             nx.write_graphml(graph, temporary)
         elif suffix == ".json":
             temporary.write_text(json.dumps(nx.node_link_data(graph, edges="edges"), indent=1), encoding="utf-8")
         else:
-            ase.io.write(temporary, to_ase(graph, frame=frame), format=suffix[1:] if suffix == ".cif" else "extxyz")
+            if not frames:
+                raise ValueError("the graph has no atoms.")
+            structures = [to_ase(graph, frame=n) for n in (frames if suffix == ".xyz" else frames[:1])]
+            ase.io.write(temporary, structures, format="cif" if suffix == ".cif" else "extxyz")
     return target

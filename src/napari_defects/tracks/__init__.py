@@ -4,10 +4,13 @@ from .changes import dwell_times, dwells, transition_matrix, transitions
 from .drift import measure_drift
 from .hops import find_hops, hop_rates
 from .linking import track
+from .movies import BondResults, analyze_bonds
 from .rotors import rotor, rotors, triangles
 from .smoothing import smooth_species
 
 __all__ = [
+    "BondResults",
+    "analyze_bonds",
     "dwell_times",
     "dwells",
     "find_hops",

@@ -14,14 +14,14 @@ from .changes import in_order
 
 Floats = npt.NDArray[np.float64]
 
-_STAYS = 0.62  # bond lengths from its site at which a defect is still on it
+_STAYS = 0.62  # bond lengths from where it was at which a defect has not hopped; half a one where it becomes four-fold
 
 
 def find_hops(tracks: pd.DataFrame, lattice: Host) -> pd.DataFrame:
     """Find steps of the trajectories from one lattice site to another.
 
-    Every position, drift taken out, belongs to the nearest site; a defect leaves its site only when it is nearer
-    to another by a margin, so that noise halfway makes no hops back and forth.
+    A defect has hopped when it is 0.62 bonds or more from where it was on average since its last hop, drift taken
+    out: noise halfway makes no hops back and forth, and neither does silicon that takes a fourth bond.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def find_hops(tracks: pd.DataFrame, lattice: Host) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `track`, `frame`, `frame_before`, `gap_frames`, `species`, `y_nm`, `x_nm` (of the site, drift taken out),
-        `step_nm` between the ideal sites, and `bonds`: how many bonds of the host lead from one to the other.
+        `track`, `frame`, `frame_before`, `gap_frames`, `species`, `y_nm`, `x_nm` (drift taken out), `step_nm`, and
+        `bonds`: how many bonds of the host lead from the site it was nearest to, to the one it is nearest to.
     """
     table = in_order(tracks)
     names = ("y_crystal_nm", "x_crystal_nm")
@@ -48,16 +48,18 @@ def find_hops(tracks: pd.DataFrame, lattice: Host) -> pd.DataFrame:
     bonds = tree.sparse_distance_matrix(tree, 1.2 * bond).tocsr()
     rows = []
     for number, own in table.groupby("track"):
-        here: int | None = None
+        stay: list[Floats] = []
         before = 0
         for frame, species, at in zip(own["frame"], own["species"], place[own.index], strict=True):
-            near = int(tree.query(at)[1])
-            if here is not None and near != here and np.linalg.norm(sites[here] - at) > _STAYS * bond:
-                step = float(np.linalg.norm(sites[near] - sites[here]))
-                lead = dijkstra(bonds, indices=[here], unweighted=True)[0, near]
-                rows.append((number, frame, before, frame - before - 1, species, *sites[near], step, int(lead)))
-                here = near
-            here, before = near if here is None else here, frame
+            was = np.mean(stay, axis=0) if stay else at
+            step = float(np.linalg.norm(at - was))
+            if step > _STAYS * bond:
+                old, new = int(tree.query(was)[1]), int(tree.query(at)[1])
+                lead = max(int(dijkstra(bonds, indices=[old], unweighted=True)[0, new]), 1)
+                rows.append((number, frame, before, frame - before - 1, species, *at, step, lead))
+                stay = []
+            stay.append(at)
+            before = frame
     columns = ["track", "frame", "frame_before", "gap_frames", "species", "y_nm", "x_nm", "step_nm", "bonds"]
     return pd.DataFrame(rows, columns=columns)
 
