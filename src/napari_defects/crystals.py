@@ -212,6 +212,7 @@ _COLORS = {
     "V_X": "#56b4e9", "V2_X": "#0072b2", "sub_X": "#e69f00", "sub2_X": "#d55e00",
     "V_M": "#f0e442", "sub_M": "#009e73", "sub2_M": "#cc79a7",
     "darker_M": "#00c2c7", "brighter_M": "#ff6f91", "darker_X": "#8c6bb1", "brighter_X": "#a6d854",
+    "V_X+V_M": "#d55e00", "V2_X+V_M": "#cc79a7",
     "Si1C3": "#e69f00", "Si1C4": "#56b4e9", "V1": "#0072b2", "V2": "#009e73", "SW": "#cc79a7",
     "Si1C3+V1": "#f0e442", "Si1C2": "#a6d854", "Si2C4": "#8c6bb1", "Si2C5": "#ff6f91", "Si2C6": "#d55e00",
     "Si3C6": "#00c2c7", "Si4C6": "#b15928",
@@ -223,12 +224,19 @@ def species_label(species: str) -> str:
     return _LABELS.get(species, species)
 
 
+def species_of_label(label: str) -> str:
+    """Species that papers' figures call so: ``SeTe`` is ``Te_Se``; anything else is returned as it is."""
+    return {short: species for species, short in _LABELS.items()}.get(label, label)
+
+
 def species_color(species: str) -> str:
     """Colour of a species, the same in every layer and figure; distinguishable without red–green vision."""
     if species in _COLORS:
         return _COLORS[species]
     if outlier := _OUTLIER.fullmatch(species):
         return _COLORS[f"{outlier.group(1)}_{_side(outlier.group(2))}"]
+    if species.startswith("V") and "+V_" in species:
+        return _COLORS["V2_X+V_M" if species.startswith("V2") else "V_X+V_M"]
     if match := _TERM.match(species):
         kind = "V" if match.group(1) == "V" else "sub"
         number = match.group(2) if match.group(2) in ("", "2") else "2"
