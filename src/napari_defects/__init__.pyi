@@ -30,7 +30,7 @@ from .deformation import line_profile as line_profile
 from .deformation import radial_profile as radial_profile
 from .deformation import strain as strain
 from .deformation import strain_image as strain_image
-from .deformation import structure_sites as structure_sites
+from .deformation import structure_strain as structure_strain
 from .discovery import Discovery as Discovery
 from .discovery import discover as discover
 from .eshelby import EshelbyFit as EshelbyFit
@@ -67,6 +67,7 @@ from .simulation import Relaxation as Relaxation
 from .simulation import Scan as Scan
 from .simulation import Surface as Surface
 from .simulation import simulate as simulate
+from .simulation import structure_sites as structure_sites
 from .simulation import training_pairs as training_pairs
 from .statistics import count as count
 from .tracks import BondResults as BondResults

@@ -1,7 +1,8 @@
 """Two-dimensional crystals, and the grammar in which their point defects are named.
 
 A species is ``occupant_site``: ``V_Se`` (one of the two Se missing), ``V2_Se`` (both), ``Te_Se``,
-``Te2_Se``, ``V_W``, ``Se_W``, ``Te2_W``; ``+`` joins a complex (``V_Te+V_Mo``). A column whose
+``Te2_Se``, ``V_W``, ``Se_W``, ``Te2_W``; ``+`` joins a complex (``V_Te+V_Mo``); ``@`` is an adatom,
+on top of a column (``Mo@Mo``) or between them (``Mo@hollow``). A column whose
 intensity fits nothing known is ``darker_W`` or ``brighter_W``. Bonding-graph classes (``Si1C3``)
 and graphene's own (``V1``, ``V2``, ``SW``) are not sites and are left as they are.
 """
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 _TERM = re.compile(r"(V|[A-Z][a-z]?)([2-9]?)_([A-Z][a-z]?)")
+_ADATOM = re.compile(r"([A-Z][a-z]?)@([A-Z][a-z]?|hollow)")
 _OUTLIER = re.compile(r"(darker|brighter)_([A-Z][a-z]?)")
 _GRAPH = re.compile(r"(?:[A-Z][a-z]?[1-9][0-9]*)+(?:\+V[1-9])?|V[1-9]|SW")
 
@@ -87,6 +89,16 @@ class Crystal:
         delta = self.fractions[:, None, None] - self.fractions[None, :, None] + shifts
         distance = np.linalg.norm(delta @ self.vectors_nm, axis=-1)
         return float(distance[distance > 1e-6].min())
+
+    @property
+    def hollow_nm(self) -> npt.NDArray[np.float64]:
+        """The place (y, x) in the cell that is farthest from all columns."""
+        u = (np.arange(24) / 24)[:, None, None]
+        grid = np.concatenate(np.broadcast_arrays(u, u.reshape(1, -1, 1)), -1).reshape(-1, 1, 1, 2)
+        shifts = np.array([(m, n) for m in (-1, 0, 1) for n in (-1, 0, 1)])
+        delta = (self.fractions[:, None] + shifts - grid) @ self.vectors_nm
+        place: npt.NDArray[np.float64] = grid[np.linalg.norm(delta, axis=-1).min((1, 2)).argmax(), 0, 0]
+        return place @ self.vectors_nm
 
     def sublattice(self, name: str) -> Sublattice:
         """Return the sublattice called `name`, or else the first whose host element is `name`."""
@@ -164,7 +176,8 @@ def occupants(species: str, crystal: str | Crystal) -> dict[str, tuple[str, ...]
     Returns
     -------
     dict
-        Sublattice name to occupants, e.g. ``{"Se": ("Se", "Te")}`` for ``Te_Se``.
+        Sublattice name to occupants, e.g. ``{"Se": ("Se", "Te")}`` for ``Te_Se``; ``hollow`` for an
+        adatom between the columns.
 
     Raises
     ------
@@ -173,6 +186,10 @@ def occupants(species: str, crystal: str | Crystal) -> dict[str, tuple[str, ...]
     """
     crystal = get_crystal(crystal)
     result: dict[str, tuple[str, ...]] = {}
+    if adatom := _ADATOM.fullmatch(species):
+        element, site = adatom.groups()
+        below = None if site == "hollow" else crystal.sublattice(site)
+        return {"hollow": (element,)} if below is None else {below.name: (*below.column, element)}
     for term in species.split("+"):
         host = next((s for s in crystal.sublattices if s.host == term), None)
         match = _TERM.fullmatch(term)
@@ -196,12 +213,17 @@ def is_species(species: str) -> bool:
     """Whether `species` is well-formed, for any crystal."""
     terms = str(species).split("+")
     return bool(
-        _GRAPH.fullmatch(str(species)) or _OUTLIER.fullmatch(str(species)) or all(_TERM.fullmatch(t) for t in terms)
+        _GRAPH.fullmatch(str(species))
+        or _OUTLIER.fullmatch(str(species))
+        or _ADATOM.fullmatch(str(species))
+        or all(_TERM.fullmatch(t) for t in terms)
     )
 
 
 def site_of(species: str) -> str | None:
-    """Host element of the (first) site of a species, or None for a bonding-graph class."""
+    """Host element of the (first) site of a species, or None for a bonding-graph class or an adatom between sites."""
+    if adatom := _ADATOM.fullmatch(species):
+        return None if adatom.group(2) == "hollow" else adatom.group(2)
     match = _TERM.match(species) or _OUTLIER.fullmatch(species)
     return match.group(match.lastindex or 0) if match else None
 
