@@ -40,7 +40,7 @@ class Dataset:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row a file: file, folder, status, error, seconds, columns, defects, area_nm2."""
+        """One row a file: file, folder, status, error, seconds, columns, defects, area_nm2, path."""
         return read_table(self.folder / "summary.csv")
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ def run_batch(
     workers: int | None = None,
     scheduler: str | None = None,
     report: bool = True,
+    on_file: Callable[[dict[str, Any]], None] | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Analyse many files.
@@ -53,13 +54,15 @@ def run_batch(
         Address of a running dask scheduler, as ``tcp://host:8786``, instead of processes here.
     report : bool
         Write ``report.html``, too.
+    on_file : callable, optional
+        ``on_file(row)`` with the row of each file as soon as it is there.
     progress : callable, optional
         ``progress(done, total)``, per file; to cancel, raise from it.
 
     Returns
     -------
     DataFrame
-        file, folder, status ("done", "kept" or "failed"), error, seconds, columns, defects, area_nm2.
+        file, folder, status ("done", "kept" or "failed"), error, seconds, columns, defects, area_nm2, path.
 
     Raises
     ------
@@ -81,6 +84,8 @@ def run_batch(
         rows.append(row)
         if row["status"] == "failed":
             logger.warning("%s: %s", row["file"], row["error"])
+        if on_file is not None:
+            on_file(row)
         if progress is not None:
             progress(len(rows), len(jobs))
     return finish(rows, out, report=report)

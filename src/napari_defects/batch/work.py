@@ -15,7 +15,7 @@ from ..pipeline import Results, analyze_file, sha256
 from ..recipes import Recipe
 from .datasets import write_partitions
 
-SUMMARY = ("file", "folder", "status", "error", "seconds", "columns", "defects", "area_nm2")
+SUMMARY = ("file", "folder", "status", "error", "seconds", "columns", "defects", "area_nm2", "path")
 """Columns of the summary."""
 
 
@@ -72,7 +72,7 @@ def analyzed(file: str, folder: str, recipe_toml: str) -> tuple[dict[str, Any], 
 
 def row_of(file: str, folder: str, status: str, **known: Any) -> dict[str, Any]:
     """Row of the summary."""
-    return dict.fromkeys(SUMMARY) | {"file": Path(file).name, "folder": folder, "status": status} | known
+    return dict.fromkeys(SUMMARY) | {"file": Path(file).name, "folder": folder, "status": status, "path": file} | known
 
 
 def _is_done(file: str, folder: Path, recipe: Recipe) -> bool:

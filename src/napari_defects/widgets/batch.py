@@ -1,0 +1,219 @@
+"""Batch: a folder of images through one recipe; a finished dataset to look through. Watch: images as they come."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QPushButton
+
+from napari_defects.micrograph import Progress
+from napari_defects.widgets._file_list import Files, analyse
+from napari_defects.widgets._forms import Form
+from napari_defects.widgets._picks import CRYSTAL, MODEL
+from napari_defects.widgets._steps import Made, Panel
+
+EVERY = "all species"
+
+
+class _OverFiles(Panel):
+    """What both have in common: two folders, a recipe, a list of files."""
+
+    inputs: ClassVar = {"crystal": CRYSTAL, "model": MODEL}
+
+    def build(self) -> None:
+        """Put the folders above, the list below."""
+        self.images = FileEdit(name="images", label="Images", mode="d", tooltip="Folder of the images.", nullable=True)
+        self.results = FileEdit(
+            name="results", label="Results", mode="d", tooltip="Folder of the results.", nullable=True
+        )
+        self.recipe_file = FileEdit(
+            name="recipe", label="Recipe", filter="*.toml", nullable=True,
+            tooltip="Keywords of the steps, as saved by Analyze; none for the defaults.",
+        )  # fmt: skip
+        self.folders = Form([self.images, self.results, self.recipe_file, *self.options()])
+        self._layout.insertWidget(1, self.folders)
+        self.files = Files(self)
+        self.add(self.files)
+
+    def options(self) -> list[Any]:
+        """Fields of its own."""
+        return []
+
+    def recipe(self) -> Any:
+        """Return the recipe of the file, with the crystal and the network chosen."""
+        from napari_defects.recipes import Recipe
+
+        chosen = self.recipe_file.value
+        recipe = Recipe() if not _given(chosen) else Recipe.read(chosen)
+        model = self.pickers["model"].value
+        changes: dict[str, dict[str, Any]] = {"fit_lattice": {"crystal": self.pickers["crystal"].value}}
+        if model != "auto":
+            changes["predict"] = {"model": model}
+        return recipe.updated(changes)
+
+    def gather(self) -> dict[str, Any]:
+        """Folders and recipe; ValueError where one is missing."""
+        for field, what in ((self.images, "images"), (self.results, "results")):
+            if not _given(field.value):
+                raise ValueError(f"Choose the folder of the {what} first.")
+        if not Path(self.images.value).is_dir():
+            raise ValueError(f"There is no folder {self.images.value}.")
+        return {"images": str(self.images.value), "results": str(self.results.value), "recipe": self.recipe()}
+
+
+class Batch(_OverFiles):
+    """Analyse a folder of images with one recipe, on several processes; look through what came out."""
+
+    title = "Batch"
+    help = "Analyses every image of a folder. Broken off, it goes on where it stopped. Double-click a file to see it."
+    run_text = "Run"
+
+    @staticmethod
+    def work(
+        progress: Progress, images: str, results: str, recipe: Any, workers: int, report: Callable[[Any], None]
+    ) -> Made:
+        """Analyse all files of the folder."""
+        summary = analyse(progress, [images], results, recipe, report, workers)
+        return Made([], "", extra=summary)
+
+    def options(self) -> list[Any]:
+        """Return the number of processes."""
+        self.workers = SpinBox(
+            name="workers", label="Processes", value=1, min=0, max=256,
+            tooltip="Beside napari; 0 to work within napari. Each needs about 2 GiB.",
+        )  # fmt: skip
+        return [self.workers]
+
+    def build(self) -> None:
+        """Add what is for a finished dataset."""
+        super().build()
+        self.open_button, self.report_button = QPushButton("Open finished dataset…"), QPushButton("Show report")
+        self.open_button.clicked.connect(lambda: self.open_dataset())
+        self.report_button.clicked.connect(lambda: self.show_report())
+        self.report_button.setEnabled(False)
+        self.species = ComboBox(name="species", label="Count", choices=[EVERY])
+        self.species.changed.connect(lambda species: self.count(species))
+        self.filter = Form([self.species])
+        self.filter.setVisible(False)
+        for widget in (self.filter, self.open_button, self.report_button):
+            self.add(widget)
+        self.dataset: Any = None
+
+    def gather(self) -> dict[str, Any]:
+        """Folders, recipe, processes."""
+        return {**super().gather(), "workers": self.workers.value, "report": self.files.reported.emit}
+
+    def run(self) -> None:
+        """Start with an empty list."""
+        if self.job is None or not self.job.running:
+            self.files.clear_rows()
+        super().run()
+
+    def shown(self, made: Made, layers: list[Any]) -> None:
+        """Offer the dataset."""
+        self.files.done(made.extra)
+        self._show(str(self.results.value))
+
+    def open_dataset(self, folder: str | None = None) -> None:
+        """List a dataset that was made before."""
+        from qtpy.QtWidgets import QFileDialog
+
+        folder = folder or QFileDialog.getExistingDirectory(self, "Open finished dataset")
+        if folder:
+            self.files.clear_rows()
+            try:
+                self._show(folder, fill=True)
+            except (OSError, ValueError) as error:
+                self.fail(error)
+
+    def count(self, species: str | None) -> None:
+        """Show how many of a species each image has."""
+        if self.dataset is None or species is None:
+            return
+        found = self.dataset.table("defects", columns=["species"])
+        kept = found if species == EVERY else found[found["species"] == species]
+        self.files.show_counts(kept.groupby("image").size().to_dict())
+
+    def show_report(self) -> None:
+        """Open the report in the browser."""
+        from qtpy.QtCore import QUrl
+        from qtpy.QtGui import QDesktopServices
+
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str((self.dataset.folder / "report.html").resolve())))
+
+    def _show(self, folder: str, fill: bool = False) -> None:
+        from napari_defects.batch import Dataset
+
+        self.dataset = Dataset(folder)
+        if fill:
+            for row in self.dataset.summary.to_dict("records"):
+                place = self.dataset.folder / Path(str(row["folder"])).name
+                self.files.add({**row, "folder": str(place), "crystal": self.pickers["crystal"].value})
+            self.say(f"{len(self.dataset.images)} images in {self.dataset.folder.name}.")
+        found = self.dataset.table("defects", columns=["species"])["species"].value_counts()
+        self.species.choices = [EVERY, *found.index]
+        self.filter.setVisible(True)
+        self.report_button.setEnabled((self.dataset.folder / "report.html").is_file())
+
+
+class Watch(_OverFiles):
+    """Analyse each image the microscope writes, as soon as it is there, and show it."""
+
+    title = "Watch folder"
+    help = "Analyses each new image of a folder until cancelled, and shows the newest."
+    run_text = "Watch"
+    came = Signal(object)
+
+    @staticmethod
+    def work(
+        progress: Progress, images: str, results: str, recipe: Any, stop: threading.Event,
+        report: Callable[[Any], None],
+    ) -> Made:  # fmt: skip
+        """Watch until cancelled."""
+        from napari_defects.batch import watch
+
+        seen = 0
+        for row in watch(images, results, recipe, interval_s=0.5, stop=stop):
+            seen += 1
+            report({**row, "crystal": recipe.crystal})
+            progress(0, 0)
+        return Made([], f"{seen} images")
+
+    def options(self) -> list[Any]:
+        """Return whether to show each image."""
+        self.show_newest = CheckBox(name="show", label="Show the newest", value=True)
+        return [self.show_newest]
+
+    def build(self) -> None:
+        """Take up each result in the window's thread."""
+        super().build()
+        self.stop = threading.Event()
+        self.came.connect(self._came)
+        self.destroyed.connect(self.stop.set)
+
+    def gather(self) -> dict[str, Any]:
+        """Folders, recipe, and how to stop."""
+        self.stop.clear()
+        self.files.clear_rows()
+        return {**super().gather(), "stop": self.stop, "report": self.came.emit}
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self.stop.set()
+        super().cancel()
+
+    def _came(self, row: dict[str, Any]) -> None:
+        self.files.add(row)
+        if row["status"] != "failed":
+            self.say(f"{row['file']}: {row['defects']:,} defects, {row['latency_s']:.1f} s after it was written.")
+            if self.show_newest.value:
+                self.files.show_alone(self.files.rowCount() - 1)
+
+
+def _given(path: Any) -> bool:
+    return path is not None and str(path) not in ("", ".")
