@@ -309,8 +309,9 @@ def test_unfolding_brings_back_the_truth_and_covers_it():
     truth, rng = np.array([400, 1500, 20]), np.random.default_rng(8)
     covered, raw = [], []
     for _ in range(30):
-        known = [rng.multinomial(n, p) for n, p in zip((2000, 4000, 500, 60000), rates, strict=True)]
-        confusion = pd.DataFrame(known, index=[*species, "none"], columns=[*species, "none"])
+        known = np.array([rng.multinomial(n, p) for n, p in zip((2000, 4000, 500, 60000), rates, strict=True)])
+        confusion = pd.DataFrame(known, index=[*species, "(none)"], columns=[*species, "(missed)"])
+        confusion.iloc[-1, -1] = 0  # as evaluate() gives it
         mine = np.array([*rng.poisson(truth), 0])
         mine[-1] = 40000 - mine.sum()
         found = sum(rng.multinomial(n, p) for n, p in zip(mine, rates, strict=True))[:3]
@@ -318,13 +319,15 @@ def test_unfolding_brings_back_the_truth_and_covers_it():
             tables.empty("counts").reindex(range(3)).assign(species=species, count=found, sites=[20000, 20000, 20000]),
             "counts",
         )
-        result = statistics.unfold(counts, confusion, n_draws=300)
+        result = statistics.unfold(counts, confusion, host_sites=60000, n_draws=300)
         covered += ((result["corrected_low"] <= truth) & (result["corrected_high"] >= truth)).tolist()
         raw.append(found)
     assert np.mean(covered) > 0.85
     assert np.abs(np.mean(raw, 0) / truth - 1).max() > 0.05
     assert result["corrected"].to_numpy() == pytest.approx(truth, rel=0.4)
     with pytest.raises(ValueError, match="no row for V_W"):
-        statistics.unfold(counts, confusion.drop("V_W"))
-    with pytest.raises(ValueError, match="'none'"):
-        statistics.unfold(counts, confusion.drop("none"))
+        statistics.unfold(counts, confusion.drop("V_W"), host_sites=1)
+    with pytest.raises(ValueError, match="evaluate"):
+        statistics.unfold(counts, confusion.drop("(none)"), host_sites=1)
+    with pytest.raises(ValueError, match="host_sites"):
+        statistics.unfold(counts, confusion, host_sites=0)

@@ -12,13 +12,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from .statistics.counting import wilson_interval
+from .statistics.counting import INVENTED, MISSED, wilson_interval
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
-
-MISSED, INVENTED = "(missed)", "(none)"
-"""What was said of a true defect that was not found, and what was true where one was invented."""
 
 
 def match_points(first: Array, second: Array, radius: float) -> tuple[Index, Index]:

@@ -19,6 +19,9 @@ Array = npt.NDArray[np.float64]
 PER_CM2 = 1e14
 """1 nm^-2 in cm^-2."""
 
+MISSED, INVENTED = "(missed)", "(none)"
+"""What is said of a defect that was not found, and what is true where one was invented."""
+
 
 def count(
     defects: pd.DataFrame,

@@ -13,12 +13,9 @@ from scipy.stats import chi2
 from .. import tables
 from ..crystals import site_of
 from ..tables import Counts
-from .counting import PER_CM2, poisson_interval, wilson_interval
+from .counting import INVENTED, MISSED, PER_CM2, poisson_interval, wilson_interval
 
 Array = npt.NDArray[np.float64]
-
-NONE = "none"
-"""Name, in a confusion matrix, of what is no defect: a host site (row), a defect not found (column)."""
 
 
 def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
@@ -74,7 +71,13 @@ def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
 
 
 def unfold(
-    counts: pd.DataFrame, confusion: pd.DataFrame, *, confidence: float = 0.95, n_draws: int = 2000, seed: int = 0
+    counts: pd.DataFrame,
+    confusion: pd.DataFrame,
+    *,
+    host_sites: int,
+    confidence: float = 0.95,
+    n_draws: int = 2000,
+    seed: int = 0,
 ) -> Counts:
     """Correct counts for what the analysis misses, invents and mistakes.
 
@@ -83,8 +86,11 @@ def unfold(
     counts : DataFrame
         COUNTS.
     confusion : DataFrame
-        Numbers from images of known truth made under the same conditions: a row for each true species and
-        one ``"none"`` for the host sites; a column for each species found and one ``"none"`` for nothing.
+        Numbers from images of known truth made under the same conditions, as `evaluate` gives them: a row for
+        each true species and ``"(none)"`` for what was invented; a column for each species said and
+        ``"(missed)"``.
+    host_sites : int
+        Sites of those images on which there was no defect: the rate of invention is relative to them.
     confidence : float
     n_draws : int
         Draws of the rates (Dirichlet) and of the counts (gamma) behind the intervals: the uncertainty of
@@ -100,16 +106,19 @@ def unfold(
     Raises
     ------
     ValueError
-        If a species counted is not in `confusion`, or that has no row or column ``"none"``.
+        If a species counted is not in `confusion`, or that has no row ``"(none)"`` or column ``"(missed)"``.
     """
     counts = tables.check(counts, "counts")
-    species = [name for name in confusion.index if name != NONE]
-    for axis, names in (("row", confusion.index), ("column", confusion.columns)):
-        if NONE not in names:
-            raise ValueError(f"`confusion` has no {axis} {NONE!r}; it must count what is no defect, too.")
+    for what, name, names in (("row", INVENTED, confusion.index), ("column", MISSED, confusion.columns)):
+        if name not in names:
+            raise ValueError(f"`confusion` has no {what} {name!r}; make it with evaluate().")
+    species = [name for name in confusion.index if name != INVENTED]
     if unknown := sorted(set(counts["species"]) - set(species)):
-        raise ValueError(f"`confusion` has no row for {', '.join(unknown)}; measure it with these species, too.")
-    table = confusion.reindex(index=[*species, NONE], columns=[*species, NONE], fill_value=0).to_numpy(float)
+        raise ValueError(f"`confusion` has no row for {', '.join(unknown)}; evaluate images with these species, too.")
+    if not host_sites > 0:
+        raise ValueError(f"`host_sites` must be positive, got {host_sites}; count the sites of the labelled images.")
+    table = np.array(confusion.reindex(index=[*species, INVENTED], columns=[*species, MISSED], fill_value=0), float)
+    table[-1, -1] = host_sites
     found = counts.set_index("species").reindex(species)
     number = found["count"].fillna(0).to_numpy(float)
     hosts = float(counts.groupby(counts["species"].map(lambda name: site_of(name) or ""))["sites"].max().sum())
