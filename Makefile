@@ -7,7 +7,7 @@ BIN := .venv/bin
 SYSTEM := xvfb xauth libegl1 libgl1 libgl1-mesa-dri libglib2.0-0 libdbus-1-3 libfontconfig1 \
 	libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0
 
-.PHONY: demo test check bench docs screenshots system clean
+.PHONY: demo test check bench docs wheel screenshots system clean
 
 demo: .venv/.ready
 	$(BIN)/napari-defects demo -o demo-out
@@ -23,6 +23,13 @@ check: .venv/.tests-ready
 
 bench: .venv/.tests-ready
 	for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b || exit 1; done
+
+docs: .venv/.docs-ready system
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+wheel: .venv/bin/python
+	PYTHON=$(BIN)/python sh .ci/wheel
 
 screenshots: .venv/.tests-ready system
 	xvfb-run -a -s "-screen 0 1920x1200x24" $(BIN)/python docs/make_screenshots.py
@@ -42,8 +49,12 @@ screenshots: .venv/.tests-ready system
 	$(BIN)/pip install --quiet --group test
 	@touch $@
 
+.venv/.docs-ready: .venv/.ready
+	$(BIN)/pip install --quiet --group docs
+	@touch $@
+
 system:
 	@sh .ci/apt $(SYSTEM)
 
 clean:
-	rm -rf .venv demo-out dist build
+	rm -rf .venv demo-out dist build docs/_build

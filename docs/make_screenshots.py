@@ -127,7 +127,7 @@ def main(folder: Path) -> None:
 
     day.only("defects")
     viewer.reset_view()
-    day.run(day.open("Count & export"))
+    day.run(day.open("Count and export"))
     day.take("count")
 
     analyze = day.open("Analyze")

@@ -87,7 +87,7 @@ def test_napari_finds_the_plugin() -> None:
 
 
 def test_the_device_is_a_setting(tmp_path: Path) -> None:
-    from napari_defects.widgets.segment import device
+    from napari_defects.widgets._settings import device
 
     assert device() is None, "auto"
     configuration = (MANIFEST.contributions.configurations or {})["compute"]

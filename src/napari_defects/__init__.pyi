@@ -1,5 +1,6 @@
 from . import crystals as crystals
 from . import figures as figures
+from . import interop as interop
 from . import noise as noise
 from . import statistics as statistics
 from . import tables as tables

@@ -81,7 +81,8 @@ def channels(path: str | os.PathLike[str]) -> list[str]:
 def write_micrograph(micrograph: Micrograph, path: str | os.PathLike[str]) -> Path:
     """Write an image or a movie as a TIFF that ImageJ and `read_micrograph` open with its scale.
 
-    Integers of more than 16 bit and float64 become float32, as ImageJ's format requires.
+    Integers of more than 16 bit and float64 become float32, as ImageJ's format requires; a name that ends in
+    ``.ome.tif`` makes an OME-TIFF, which keeps them.
     """
     import tifffile
 
@@ -89,6 +90,10 @@ def write_micrograph(micrograph: Micrograph, path: str | os.PathLike[str]) -> Pa
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"`path` must end in .tif, got {path.name!r}.")
     data = np.asarray(micrograph.data)
+    if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+        with writing(path) as temporary:
+            tifffile.imwrite(temporary, data.astype(data.dtype.newbyteorder("=")), ome=True, metadata=_ome(micrograph))
+        return path
     data = data.astype(data.dtype if data.dtype in (np.uint8, np.uint16, np.float32) else np.float32)
     options: dict[str, Any] = {"metadata": {"axes": "TYX" if micrograph.is_movie else "YX"}}
     if micrograph.frame_interval_s is not None:
@@ -115,6 +120,16 @@ def write_stack(
     with writing(path) as temporary:
         tifffile.imwrite(temporary, data, ome=True, compression="zlib", metadata=about)
     return path
+
+
+def _ome(micrograph: Micrograph) -> dict[str, Any]:
+    known: dict[str, Any] = {"axes": "TYX" if micrograph.is_movie else "YX"}
+    if micrograph.pixel_size_nm is not None:
+        y_nm, x_nm = (float(side) for side in micrograph.pixel_size_yx_nm)
+        known |= {"PhysicalSizeY": y_nm, "PhysicalSizeYUnit": "nm", "PhysicalSizeX": x_nm, "PhysicalSizeXUnit": "nm"}
+    if micrograph.frame_interval_s is not None:
+        known |= {"TimeIncrement": micrograph.frame_interval_s, "TimeIncrementUnit": "s"}
+    return known
 
 
 def _choose(channel: str | int | None, names: list[str]) -> int:
@@ -190,6 +205,12 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
             safe = spreadsheet_safe(table)
             safe.to_csv(temporary, index=False) if suffix == ".csv" else safe.to_excel(temporary, index=False)
     return path
+
+
+def file_name(words: str) -> str:
+    """Make a file name of words from anywhere (a layer, a species, a file): no separators, nothing hidden, not long."""
+    plain = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", words).strip(" .")
+    return plain[:100] or "untitled"
 
 
 @contextmanager

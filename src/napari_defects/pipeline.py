@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from . import tables
 from .averages import ClassAverage
-from .io import read_micrograph, write_micrograph, write_table, writing_folder
+from .io import file_name, read_micrograph, write_micrograph, write_table, writing_folder
 from .lattice import Lattice
 from .micrograph import Maps, Micrograph, Progress
 from .networks import load_model, model_for
@@ -90,15 +90,15 @@ class Results:
         for species, one in self.averages.items():
             figure, ax = figures.new(80, 85)
             figures.displacements(figures.class_average(ax, one), _strain_of(one))
-            figures.save(figure, folder / f"average_{species}.png")
+            figures.save(figure, folder / f"average_{file_name(species)}.png")
             if len(one.precision):
-                draw(f"precision_{species}", figures.precision, one, size=(85, 65))
+                draw(f"precision_{file_name(species)}", figures.precision, one, size=(85, 65))
 
 
 def write_averages(averages: Mapping[str, ClassAverage], folder: Path) -> None:
     """Write ``SPECIES.tif``, ``SPECIES_sites.csv`` (STRAIN, from the defect) and ``SPECIES_members.csv``."""
     for species, one in averages.items():
-        name = species.replace(":", "_")
+        name = file_name(species)
         write_micrograph(Micrograph(one.image, one.pixel_size_nm), folder / f"{name}.tif")
         write_table(_strain_of(one), folder / f"{name}_sites.csv")
         write_table(one.members, folder / f"{name}_members.csv")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
+from typer.testing import CliRunner
 
 import napari_defects as nd
 from napari_defects import tables
@@ -101,3 +102,77 @@ def test_a_wrong_scale_can_be_mended_with_a_click(qtbot: Any, wse2: tuple[nd.Mic
     widget.run = lambda: None  # type: ignore[method-assign]
     widget.lines.link_clicked.emit()
     assert scale_nm(viewer.layers["off"])[0] == pytest.approx(0.025)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_script_command_line_and_widget_write_the_same_bytes(
+    wse2: tuple[nd.Micrograph, Any], finish: Callable[..., Any], tmp_path: Path
+) -> None:
+    from napari_defects.cli import app
+    from napari_defects.io import write_micrograph
+    from napari_defects.widgets._files import read
+    from napari_defects.widgets._viewer import upsert
+    from napari_defects.widgets.count import Count
+
+    path = write_micrograph(wse2[0], tmp_path / "scan.tif")
+    viewer = ViewerModel()
+    for layer in read(path):
+        upsert(viewer, layer)
+    widget = Analyze(viewer)
+    widget.fill({"crystal": "WSe2", "average": {"radius_nm": 0.6}, "classify": {"min_probability": 0.6}})
+    finish(widget)
+    Count(viewer).export(tmp_path / "widget")
+    widget.save_recipe(str(tmp_path / "recipe.toml"))
+    (tmp_path / "script.py").write_text(widget.python())
+    exec(widget.python().replace('"results"', repr(str(tmp_path / "script"))), {})
+    arguments = ["analyze", str(path), "--recipe", str(tmp_path / "recipe.toml"), "-o", str(tmp_path / "cli")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    names = [f"{name}.csv" for name in ("atoms", "sites", "defects", "counts", "strain")]
+    names += [f"averages/{p.name}" for p in sorted((tmp_path / "cli" / "averages").iterdir())]
+    assert len(names) >= 8
+    for name in names:
+        script, cli, ours = ((tmp_path / door / name).read_bytes() for door in ("script", "cli", "widget"))
+        assert script == cli, name
+        assert script == ours, name
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_recipe_runs_on_files_and_names_the_one_that_fails(
+    wse2: tuple[nd.Micrograph, Any], viewer: ViewerModel, finish: Callable[..., Any], tmp_path: Path
+) -> None:
+    from napari_defects.io import write_micrograph
+
+    good = write_micrograph(wse2[0], tmp_path / "good.tif")
+    (tmp_path / "bad.tif").write_bytes(b"not a tif")
+    widget = Analyze(viewer)
+    widget.fill({"average": {"radius_nm": 0.6}})
+    finish(widget, lambda: widget.run_on_files([str(good), str(tmp_path / "bad.tif")], str(tmp_path / "out")))
+    assert "1 of 2 files analysed" in widget.status.text()
+    assert "bad.tif" in widget.status.text()
+    status = {widget.files.item(row, 0).text(): widget.files.item(row, 1).text() for row in range(2)}
+    assert status == {"bad.tif": "failed", "good.tif": "done"}
+    assert (tmp_path / "out" / "summary.csv").is_file()
+    row = next(r for r in range(2) if widget.files.item(r, 0).text() == "good.tif")
+    widget.files.open(row)
+    assert {"good", "atoms · good", "defects · good"} <= {layer.name for layer in viewer.layers}
+    written = nd.read_table(tmp_path / "out" / "good" / "defects.csv", "defects")
+    pd.testing.assert_frame_equal(table_of(viewer.layers["defects · good"]), tables.check(written, "defects"))
+
+
+def test_parameters_come_back_with_the_layer(viewer: ViewerModel, finish: Callable[..., Any]) -> None:
+    from napari_defects.widgets._layers import image_layer
+    from napari_defects.widgets._viewer import upsert
+    from napari_defects.widgets.localize import Localize
+
+    upsert(viewer, image_layer(micrograph_of(viewer.layers["wse2"]), "other"))
+    widget = Localize(viewer)
+    widget.pickers["image"].value = viewer.layers["wse2"]
+    widget.fill({"assign_sites": {"max_offset_nm": 0.07}})
+    finish(widget)
+    again = Localize(viewer)
+    again.pickers["image"].value = viewer.layers["other"]
+    again.reset()
+    assert again.parameters["assign_sites"]["max_offset_nm"] != 0.07
+    again.pickers["image"].value = viewer.layers["wse2"]
+    assert again.parameters["assign_sites"]["max_offset_nm"] == 0.07
+    assert again.pickers["crystal"].value == "WSe2"

@@ -75,7 +75,7 @@ def test_every_scalar_keyword_has_a_field_with_its_default(form: Form) -> None:
 def test_units_tooltips_and_choices_come_from_the_signature_and_the_docstring(form: Form) -> None:
     assert form["radius_nm"].native.text() == "0.50 nm"
     assert form["radius_nm"].label == "radius"
-    assert form["radius_nm"].tooltip == "How far to look."
+    assert form["radius_nm"].tooltip == "How far to look. (default: 0.5 nm)"
     assert form["sigma_nm"].tooltip == form["count"].tooltip == "Measured when None."
     assert form["method"].choices == ("cells", "maps")
     assert form["fit"].choices == ("none", "affine")

@@ -164,6 +164,58 @@ def test_count_shows_a_table_and_exports_it(classified: ViewerModel, finish: Fin
     )
 
 
+def test_counts_follow_what_is_painted_and_what_is_corrected(
+    classified: ViewerModel, finish: Finish, qtbot: Any
+) -> None:
+    widget = finish(Count(classified))
+    before = widget.counts()
+    widget.paint()
+    mask = classified.layers["left out · wse2"]
+    assert widget.pickers["left_out"].value is mask
+    assert mask.mode == "paint"
+    defects, half = table_of(classified.layers["defects · wse2"]), 120
+    mask.data_setitem(tuple(np.indices(mask.data.shape)[:, :half].reshape(2, -1)), 1)
+    kept = int((defects["y_nm"] >= (half - 0.5) * 0.025).sum())
+    qtbot.waitUntil(lambda: widget.counts()["count"].sum() == kept, timeout=5000)
+    assert 0 < kept < 21
+    area, whole = widget.counts().attrs["area_nm2"], before.attrs["area_nm2"]
+    assert area / whole == pytest.approx(1 - half / mask.data.shape[0], abs=0.04)
+    assert f"{21 - kept} left out" in widget.status.text()
+    mask.undo()
+    qtbot.waitUntil(lambda: widget.counts()["count"].sum() == 21, timeout=5000)
+    assert widget.counts().attrs["area_nm2"] == whole
+    classified.layers["defects · wse2"].remove([0])
+    qtbot.waitUntil(lambda: widget.counts()["count"].sum() == 20, timeout=5000)
+
+
+def test_a_species_is_listed_and_a_click_goes_there(classified: ViewerModel, finish: Finish) -> None:
+    widget = finish(Count(classified))
+    widget.table.setCurrentCell(1, 0)
+    assert widget.rows.rowCount() == 8
+    widget.rows.setCurrentCell(2, 0)
+    defects = table_of(classified.layers["defects · wse2"]).set_index("defect")
+    row = defects.loc[int(widget.rows.item(2, 0).text())]
+    assert row["species"] == "V_Se"
+    np.testing.assert_allclose(classified.scene.camera.center[-2:], (row["y_nm"], row["x_nm"]))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx", ".parquet"])
+def test_all_tables_go_out_in_any_format(classified: ViewerModel, finish: Finish, tmp_path: Path, suffix: str) -> None:
+    widget = finish(Count(classified))
+    widget.paint()
+    layer = classified.layers["defects · wse2"]
+    layer.features = layer.features.assign(note=["=1+1"] * 21)
+    widget.export(tmp_path, suffix)
+    names = {"atoms", "sites", "defects", "counts"}
+    assert {p.name for p in tmp_path.iterdir()} == {f"{name}{suffix}" for name in names} | {"left_out.tif"}
+    back = nd.read_table(tmp_path / f"defects{suffix}", "defects")
+    pd.testing.assert_frame_equal(
+        back[[c.name for c in tables.DEFECTS]], table_of(layer)[[c.name for c in tables.DEFECTS]]
+    )
+    if suffix == ".csv":
+        assert "'=1+1" in (tmp_path / "defects.csv").read_text("utf-8")
+
+
 def test_points_corrected_by_hand_are_counted(classified: ViewerModel, finish: Finish) -> None:
     layer = classified.layers["defects · wse2"]
     layer.remove([0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,9 +116,3 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     keep = ("metadata", "name", "scale", "units", "rgb", "multiscale")
     layer = Image(data, **{k: attributes[k] for k in keep if k in attributes})
     return [str(write_micrograph(micrograph_of(layer), path))]
-
-
-def file_name(words: str) -> str:
-    """Make a file name of words from anywhere (a layer, a species, a file): no separators, nothing hidden, not long."""
-    plain = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", words).strip(" .")
-    return plain[:100] or "untitled"

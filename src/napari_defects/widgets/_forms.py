@@ -20,6 +20,18 @@ UNITS = {
     "_mm": "mm", "_px": "px", "_deg": "°", "_rad": "rad", "_min": "min", "_s": "s", "_frames": "frames",
 }  # fmt: skip
 _STEPS = {"nm": 0.001, "pm": 1.0, "mrad": 0.5, "keV": 5.0, "°": 1.0, "e/Å²": 1000.0, "min": 1.0, "nm²": 1.0}
+_MOST = {
+    "nm": 1e4,
+    "nm²": 1e9,
+    "pm": 1e5,
+    "mrad": 500.0,
+    "keV": 1000.0,
+    "°": 360.0,
+    "px": 65536,
+    "frames": 1e6,
+    "min": 1e5,
+}
+"""No field goes beyond what its unit can mean."""
 _AUTO = "auto"
 _FRACTION = re.compile(r"probability|confidence|fraction|score|threshold|overlap$")
 _SIGNED = re.compile(r"^(C\d|phi)|_deg$|offset|shear|tilt|drift")
@@ -111,7 +123,7 @@ def fields_of(
             kind, tooltip = words.get(name, ("", ""))
             options = (choices or {}).get(name) or _options(kind, str(parameter.annotation))
             if (widget := field(name, parameter.default, str(parameter.annotation), options)) is not None:
-                widget.tooltip = tooltip
+                widget.tooltip = " ".join(filter(None, (tooltip, _default_words(name, parameter.default))))
                 fields[name] = widget
     return fields
 
@@ -162,13 +174,24 @@ def field(name: str, default: Any, annotation: str, options: Iterable[str] = ())
 
 def _number(default: float, unit: str, common: dict[str, Any], *, whole: bool, signed: bool = False) -> FloatSpinBox:
     step = 1 if whole else 10.0 ** _order(abs(default) / 5) if default else _STEPS.get(unit, 0.01)
-    widget = FloatSpinBox(value=default, min=-1e6 if signed else 0, max=1e12, step=step, **common)
+    widget = FloatSpinBox(
+        value=default, min=-_MOST.get(unit, 1e6) if signed else 0, max=_MOST.get(unit, 1e12), step=step, **common
+    )
     widget.native.setDecimals(0 if whole or step >= 10 else max(1, 1 - _order(step)))
     widget.value = default
     widget.whole = whole
     if unit:
         widget.native.setSuffix(f" {unit}")
     return widget
+
+
+def _default_words(name: str, default: Any) -> str:
+    """Say what the default is, where the field itself does not."""
+    if isinstance(default, bool):
+        return f"(default: {'yes' if default else 'no'})"
+    if not isinstance(default, int | float):
+        return ""
+    return f"(default: {default:g} {split_unit(name)[1]}".rstrip() + ")"
 
 
 def _order(value: float) -> int:

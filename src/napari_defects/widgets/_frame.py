@@ -181,9 +181,13 @@ class Frame(QWidget):
         if self.follow:
             self.next_button = QPushButton(f"Next: {self.follow.replace('&', '&&')} ▸")
             self.next_button.setFlat(True)
-            self.next_button.clicked.connect(lambda: open_widget(self.viewer, self.follow or ""))
+            self.next_button.clicked.connect(lambda: self.lead_on())
             self.next_button.setVisible(False)
             self.add(self.next_button)
+
+    def lead_on(self) -> Any:
+        """Open the widget that comes next, for the same image and crystal."""
+        raise NotImplementedError
 
     def add(self, widget: QWidget) -> None:
         """Add a widget at the bottom."""

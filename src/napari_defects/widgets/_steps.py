@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from napari_defects.widgets._forms import set_value, value_of
-from napari_defects.widgets._frame import Frame
-from napari_defects.widgets._layers import LayerData, about, source_name
+from napari_defects.widgets._frame import Frame, open_widget
+from napari_defects.widgets._layers import KEY, LayerData, about, source_name
 from napari_defects.widgets._picks import Choice, Pick, Source
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets._work import Job, sentence
@@ -65,6 +65,25 @@ class Panel(Frame):
                 if (key, name) in self.fields:
                     set_value(self.fields[key, name], keyword)
 
+    @property
+    def choices(self) -> dict[str, str]:
+        """What is chosen besides layers: the crystal, the model."""
+        return {name: self.pickers[name].value for name, pick in self.inputs.items() if isinstance(pick, Choice)}
+
+    def look_at(self, image: str) -> None:
+        """Choose the layers that belong to an image."""
+        first = next(iter(self.inputs))
+        if isinstance(self.inputs[first], Pick) and (best := self._best(first, image)) is not None:
+            self.pickers[first].value = best
+
+    def lead_on(self) -> Any:
+        """Open the widget that comes next, for the same image and crystal."""
+        widget = open_widget(self.viewer, self.follow or "", self.choices)
+        layer = self.pickers[next(iter(self.inputs))].value
+        if widget is not None and layer is not None and layer in self.viewer.layers:
+            widget.look_at(source_name(layer))
+        return widget
+
     def gather(self) -> dict[str, Any]:
         """Return inputs and keywords for `work`, read from the layers now; ValueError where something is missing."""
         arguments: dict[str, Any] = {}
@@ -91,7 +110,16 @@ class Panel(Frame):
         except (ValueError, TypeError, KeyError) as error:
             self.fail(error)
             return
+        self._remember()
         self.start(self.work, arguments, self._made, self.title)
+
+    def _remember(self) -> None:
+        """Write into the layer worked on what the form says, to come back to it with the layer."""
+        layer = self.pickers[next(iter(self.inputs))].value if self.inputs else None
+        if layer is not None and hasattr(layer, "metadata"):
+            known = about(layer)
+            used = {**known.get("parameters", {}), self.title: {**self.choices, **self.parameters}}
+            layer.metadata = {**layer.metadata, KEY: {**known, "parameters": used}}
 
     def start(
         self, function: Callable[..., Any], arguments: dict[str, Any], done: Callable[[Any], None], title: str
@@ -135,14 +163,15 @@ class Panel(Frame):
     def _image_layer(self) -> Any:
         return self.pickers["image"].value if isinstance(self.inputs.get("image"), Pick) else None
 
-    def _best(self, name: str) -> Any:
+    def _best(self, name: str, image: str | None = None) -> Any:
         """Choose the layer that fits best: of the first picker's image, measured rather than true, the newest."""
         first = next(iter(self.inputs))
         leader = self.pickers[first].value if name != first else None
+        wanted = image if leader is None else source_name(leader)
         active = self.viewer.layers.selection.active
 
         def rank(layer: Any) -> tuple[bool, ...]:
-            kin = leader is not None and source_name(layer) == source_name(leader)
+            kin = wanted is not None and source_name(layer) == wanted
             return (kin, "truth" not in about(layer), "average" not in about(layer), layer is active)
 
         pick = self.inputs[name]
@@ -162,6 +191,7 @@ class Panel(Frame):
         crystal = about(layer).get("crystal")
         if crystal and isinstance(self.inputs.get("crystal"), Choice) and crystal in self.pickers["crystal"].choices:
             self.pickers["crystal"].value = crystal
+        self.fill(about(layer).get("parameters", {}).get(self.title, {}))
 
     def _made(self, made: Made) -> None:
         layers = [upsert(self.viewer, layer) for layer in made.layers]

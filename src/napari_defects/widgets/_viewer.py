@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Points
 
-from napari_defects.widgets._layers import LayerData
+from napari_defects.widgets._layers import KEY, LayerData, about
 from napari_defects.widgets._points import Keeper
+
+_REMADE = ("shapes", "tracks")  # cannot be given other data and features at once
 
 
 def upsert(viewer: Any, made: LayerData) -> Any:
@@ -16,7 +18,10 @@ def upsert(viewer: Any, made: LayerData) -> Any:
     data, keywords, kind = made
     name = keywords["name"]
     layer = next((old for old in viewer.layers if old.name == name), None)
-    if layer is not None and (type(layer).__name__.lower() != kind or layer.ndim != _ndim(data, kind)):
+    if layer is not None and (
+        kind in _REMADE or type(layer).__name__.lower() != kind or layer.ndim != _ndim(data, kind)
+    ):
+        keywords = keywords | ({"visible": layer.visible} if kind in _REMADE else {})
         viewer.layers.remove(layer)
         layer = None
     if layer is None:
@@ -37,7 +42,10 @@ def _ndim(data: Any, kind: str) -> int:
 
 
 def _update(layer: Any, data: Any, keywords: dict[str, Any]) -> None:
+    used = about(layer).get("parameters")
     layer.metadata = keywords.pop("metadata")
+    if used is not None and KEY in layer.metadata:
+        layer.metadata[KEY].setdefault("parameters", used)
     features = keywords.pop("features", None)
     with layer.events.data.blocker():
         if isinstance(layer, Points):

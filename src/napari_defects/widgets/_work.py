@@ -9,6 +9,8 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_defects.widgets._settings import limit_threads
+
 logger = logging.getLogger(__name__)
 
 
@@ -49,6 +51,7 @@ class Job(QObject):
 
         self.running, self.started = True, time.perf_counter()
         self._worker = create_worker(
+            _with_threads,
             self._function,
             progress=self.progress,
             **self._arguments,
@@ -100,6 +103,12 @@ class Job(QObject):
 
 
 _running: set[Job] = set()
+
+
+def _with_threads(function: Callable[..., Any], **arguments: Any) -> Any:
+    """Call a function on as many threads as the settings say."""
+    limit_threads()
+    return function(**arguments)
 
 
 def sentence(error: BaseException) -> str:

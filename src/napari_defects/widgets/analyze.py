@@ -11,8 +11,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QPushButton
 
 from napari_defects.micrograph import Progress
+from napari_defects.widgets._file_list import Files
 from napari_defects.widgets._frame import open_widget
-from napari_defects.widgets._layers import LayerData, map_layer, mask_layer, micrograph_of, set_scale_nm
+from napari_defects.widgets._layers import KEY, LayerData, about, map_layer, mask_layer, micrograph_of, set_scale_nm
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._lines import Lines
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, Source
@@ -32,7 +33,7 @@ LINES = {
     "classify": ("Classify", ("classify",)),
     "average": ("Average", ("average",)),
     "strain": ("Strain", ("strain",)),
-    "count": ("Count & export", ("count",)),
+    "count": ("Count and export", ("count",)),
 }
 """Lines of the list, with the widget each leads to and the steps it stands for."""
 
@@ -48,7 +49,7 @@ class Analyze(Panel):
         "deformation.strain", "statistics.count",
     )  # fmt: skip
     hide = ("maps", "model", "sites", "lattice", "device", "center_nm", "reference")
-    follow = "Count & export"
+    follow = "Count and export"
     stepped = Signal(str, object)
 
     @staticmethod
@@ -72,9 +73,11 @@ class Analyze(Panel):
         menu.addAction("Save recipe…", lambda: self.save_recipe())
         menu.addAction("Load recipe…", lambda: self.load_recipe())
         menu.addAction("Copy as Python", lambda: self.copy_python())
+        menu.addAction("Run recipe on files…", lambda: self.run_on_files())
         button = QPushButton("Recipe")
         button.setMenu(menu)
-        for widget in (self.lines, self.legend, self.gallery, button):
+        self.files = Files(self)
+        for widget in (self.lines, self.legend, self.gallery, button, self.files):
             self.add(widget)
         self.stepped.connect(self._stepped)
         self._calibrate = False
@@ -143,6 +146,10 @@ class Analyze(Panel):
             self.gallery.show_layers(layers)
         if line == "strain":
             layers[0].colorbar.visible = layers[0].visible
+        name = f"defects · {self.pickers['image'].value.name}"
+        if line == "count" and name in self.viewer.layers:
+            layer = self.viewer.layers[name]
+            layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": made.extra}}
 
     def _hide_atoms(self) -> None:
         name = f"atoms · {self.pickers['image'].value.name}"
@@ -167,6 +174,13 @@ class Analyze(Panel):
                 Path(path).write_text(self.recipe().complete().to_toml(), "utf-8")
             except OSError as error:
                 self.fail(error)
+
+    def run_on_files(self, paths: list[str] | None = None, folder: str | None = None) -> None:
+        """Run the recipe on many files, into a folder; what each gave is listed while the others go on."""
+        paths = paths or QFileDialog.getOpenFileNames(self, "Run the recipe on these files")[0]
+        folder = folder or (QFileDialog.getExistingDirectory(self, "Results into folder") if paths else "")
+        if paths and folder and not (self.job is not None and self.job.running):
+            self.files.run(paths, folder, self.recipe())
 
     def load_recipe(self, path: str | None = None) -> None:
         """Fill the form from a recipe."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_defects.micrograph import Progress
+from napari_defects.widgets._export import ExportFigure
 from napari_defects.widgets._layers import KEY, LayerData, about, contrast, source_name
+from napari_defects.widgets._members import Members
 from napari_defects.widgets._picks import DEFECTS, IMAGE, SITES, Source
+from napari_defects.widgets._plots import Plot, draw_precision
 from napari_defects.widgets._steps import Made, Panel
 
 GAP_NM = 0.6
+LARGE_PX = 230
 
 
 class Average(Panel):
@@ -23,8 +28,8 @@ class Average(Panel):
     title = "Average"
     help = "Registers and averages the defects of each species."
     inputs: ClassVar = {"image": IMAGE, "defects": DEFECTS, "sites": SITES}
-    steps = ("averages.average",)
-    main = ("radius_nm", "symmetrize")
+    steps = ("averages.classes.average",)
+    main = ("radius_nm", "symmetrize", "clusters_nm")
     hide = ("sites",)
     follow = "Strain"
 
@@ -57,20 +62,82 @@ class Average(Panel):
         return Made(layers, summary, extra=averages)
 
     def build(self) -> None:
-        """Put the gallery below."""
+        """Put the gallery, the members and the precision of the one chosen below."""
         self.gallery = Gallery(self.viewer)
-        self.add(self.gallery)
+        self.gallery.chosen.connect(self.choose)
+        self.large, self.words, self.members, self.plot = QLabel(), QLabel(), Members(self.viewer), Plot()
+        self.large.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self.words.setWordWrap(True)
+        self.figure_button = ExportFigure(self, self.draw, lambda: f"precision of {self._average().species}")
+        self.data_button = QPushButton("Export data")
+        self.data_button.clicked.connect(lambda: self.export())
+        row = QHBoxLayout()
+        for button in (self.figure_button, self.data_button):
+            row.addWidget(button)
+        self.exports = QWidget()
+        self.exports.setLayout(row)
+        row.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.gallery, self.large, self.words, self.members, self.plot, self.exports):
+            self.add(widget)
+        self._chosen: Any = None
+        self.choose(None)
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Show the averages."""
-        self.gallery.show_layers([layer for layer in layers if "average" in about(layer)])
+        self._show([layer for layer in layers if "average" in about(layer)])
 
     def refresh(self, _event: Any = None) -> None:
         """Offer the layers there are now, and show the averages of the chosen image."""
         super().refresh()
         image = self.pickers["image"].value
         name = image.name if image is not None else ""
-        self.gallery.show_layers([m for m in self.viewer.layers if "average" in about(m) and source_name(m) == name])
+        self._show([m for m in self.viewer.layers if "average" in about(m) and source_name(m) == name])
+
+    def _show(self, layers: list[Any]) -> None:
+        layers = sorted(layers, key=lambda one: -about(one)["average"].n)
+        self.gallery.show_layers(layers)
+        self.choose(self._chosen if self._chosen in layers else next(iter(layers), None))
+
+    def choose(self, layer: Any) -> None:
+        """Show one average large, with its members and its precision."""
+        self._chosen = layer
+        for widget in (self.large, self.words, self.members, self.plot, self.exports):
+            widget.setVisible(layer is not None)
+        if layer is None:
+            return
+        average = about(layer)["average"]
+        self.large.setPixmap(picture(layer.data, layer.contrast_limits, LARGE_PX))
+        self.words.setText(f"<b>{average.species}</b>: {details(average)}")
+        image = source_name(layer)
+        self.members.show_members(next((one for one in self.viewer.layers if one.name == image), None), average.members)
+        draw_precision(self.plot, average.precision)
+
+    def _average(self) -> Any:
+        if self._chosen is None:
+            raise ValueError("There is no average yet: click Run first.")
+        return about(self._chosen)["average"]
+
+    def draw(self, ax: Any) -> Any:
+        """Draw the precision of the average shown as a figure."""
+        from napari_defects import figures
+
+        return figures.precision(ax, self._average())
+
+    def export(self, folder: Any = None) -> None:
+        """Write columns, members and precision of the average shown as CSV; ask where to, if no `folder` is given."""
+        from napari_defects.io import write_table
+
+        try:
+            average = self._average()
+            folder = folder or QFileDialog.getExistingDirectory(self, "Export data to")
+            if folder:
+                name = average.species.replace(":", "_")
+                tables = {"sites": average.strain(), "members": average.members, "precision": average.precision}
+                for kind, table in tables.items():
+                    write_table(table, Path(folder) / f"{name}_{kind}.csv")
+                self.say(f"✓ Wrote {', '.join(f'{name}_{kind}.csv' for kind in tables)}.")
+        except (ValueError, TypeError, OSError) as error:
+            self.fail(error)
 
 
 def average_layer(average: Any, corner_nm: Any, known: dict[str, Any]) -> LayerData:
@@ -105,6 +172,7 @@ class Gallery(QWidget):
     """Class averages side by side with members and precision; a click flies there."""
 
     COLUMNS, SIDE_PX = 3, 98
+    chosen = Signal(object)
 
     def __init__(self, viewer: Any):
         super().__init__()
@@ -115,13 +183,13 @@ class Gallery(QWidget):
         self._grid.setVerticalSpacing(1)
 
     def show_layers(self, layers: list[Any]) -> None:
-        """Show these layers of averages, those of most members first."""
+        """Show these layers of averages."""
         while (item := self._grid.takeAt(0)) is not None:
             item.widget().deleteLater()
-        for number, layer in enumerate(sorted(layers, key=lambda one: -about(one)["average"].n)):
+        for number, layer in enumerate(layers):
             cell, words = QLabel(), QLabel(caption(about(layer)["average"]))
             cell.setPixmap(picture(layer.data, layer.contrast_limits, self.SIDE_PX))
-            cell.mousePressEvent = lambda _event, layer=layer: self.fly(layer)
+            cell.mousePressEvent = lambda _event, layer=layer: self.take(layer)
             words.setAlignment(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop)
             for label in (cell, words):
                 label.setToolTip(f"{details(about(layer)['average'])}<br>Click the picture to see it on the canvas.")
@@ -129,6 +197,11 @@ class Gallery(QWidget):
             self._grid.addWidget(cell, 2 * row, column, Qt.AlignmentFlag.AlignHCenter)
             self._grid.addWidget(words, 2 * row + 1, column)
         self.setVisible(bool(layers))
+
+    def take(self, layer: Any) -> None:
+        """Choose an average, and fly there."""
+        self.chosen.emit(layer)
+        self.fly(layer)
 
     def fly(self, layer: Any) -> None:
         """Move the view to an average."""
@@ -145,11 +218,17 @@ def caption(average: Any) -> str:
     return f"<b>{average.species}</b> ({average.n})<br>{precision}"
 
 
-def details(average: Any) -> str:
-    """Say how many members there are, why others were left out, and the precision by sublattice."""
+def details(average: Any, wanted_pm: float = 0.3) -> str:
+    """Say how many members there are, why others were left out, the precision, and how many more it takes."""
     left_out = average.members.loc[~average.members["accepted"].astype(bool), "reason"].value_counts()
     lines = [f"{average.n} members"] + [f"{number} left out: {reason}" for reason, number in left_out.items()]
-    lines += [f"{row.sublattice}: {row.precision_pm:.2f} pm (half-sets)" for row in _precision(average).itertuples()]
+    rows = _precision(average)
+    if len(rows):
+        lines.append(
+            ", ".join(f"{row.precision_pm:.2f} pm ({row.sublattice})" for row in rows.itertuples()) + " by half-sets"
+        )
+        more = int(np.ceil(average.members_for(wanted_pm)["n"].max())) - average.n
+        lines[-1] += f"; would be {wanted_pm:g} with {more} more" if more > 0 else ""
     return "<br>".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Count & export: how many of what, on how large an area; and all tables out."""
+"""Count and export: how many of what, on how large an area, as soon as it changes; and all tables out."""
 
 from __future__ import annotations
 
@@ -7,101 +7,167 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QTableWidget, QTableWidgetItem
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QMenu, QPushButton
 
-from napari_defects.micrograph import Progress
-from napari_defects.widgets._layers import KEY, about, source_name
-from napari_defects.widgets._legend import Legend, marker
+from napari_defects.micrograph import Micrograph, Progress
+from napari_defects.tables import TABLES
+from napari_defects.widgets._counts import CountsTable
+from napari_defects.widgets._exclusion import EXCLUSION, paint
+from napari_defects.widgets._export import ExportFigure
+from napari_defects.widgets._layers import KEY, about, scale_nm, source_name
 from napari_defects.widgets._picks import DEFECTS, SITES, Source
 from napari_defects.widgets._points import table_of
+from napari_defects.widgets._rows import Rows
 from napari_defects.widgets._steps import Made, Panel
 
-HEADS = ("species", "n", "% of sites", "10¹² cm⁻²")
+_CHANGES = {"Points": ("data", "features"), "Labels": ("paint", "labels_update", "set_data")}
+"""What a layer tells of when its points, or what is painted on it, have changed; undo included."""
+FORMATS = (".csv", ".xlsx", ".parquet")
 
 
 class Count(Panel):
     """Count defects per species, with intervals; export tables."""
 
-    title = "Count & export"
-    help = "Counts the species, with intervals, on the area that was looked at."
-    inputs: ClassVar = {"defects": DEFECTS, "sites": SITES}
+    title = "Count and export"
+    help = "Counts the species on the area looked at, and again whenever points or painted areas change."
+    inputs: ClassVar = {"defects": DEFECTS, "sites": SITES, "left_out": EXCLUSION}
     steps = ("statistics.count",)
     main = ("confidence", "area_nm2")
     run_text = "Count"
 
     @staticmethod
-    def work(progress: Progress, defects: Source, sites: Source, count: dict[str, Any]) -> Made:
-        """Count the defects on their sites."""
+    def work(
+        progress: Progress, defects: Source, sites: Source, left_out: Source | None, count: dict[str, Any]
+    ) -> Made:
+        """Count the defects on their sites, without what is left out."""
         from napari_defects.statistics import count as run
 
         progress(0, 1)
-        sites.value.attrs["crystal"] = sites.about.get("crystal")
-        counts = run(defects.value, sites.value, **count)
-        total = int(counts["count"].sum())
-        return Made([], f"{total:,} defects of {len(counts)} species", extra=(defects.image, counts))
+        found, seen = defects.value, sites.value
+        if left_out is not None:
+            found, seen = found[left_out.value.leaves(found)], seen[left_out.value.leaves(seen)]
+        seen.attrs["crystal"] = sites.about.get("crystal")
+        counts = run(found, seen, **count)
+        words = (
+            f"{int(counts['count'].sum()):,} defects of {len(counts)} species on {counts.attrs['area_nm2']:,.1f} nm²"
+        )
+        gone = len(defects.value) - len(found)
+        return Made([], words + (f", {gone:,} left out" if left_out is not None else ""), extra=counts)
 
     def build(self) -> None:
-        """Put the table and the exports below."""
-        self.table = QTableWidget(0, len(HEADS))
-        self.table.setHorizontalHeaderLabels(HEADS)
-        self.table.verticalHeader().setVisible(False)
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setVisible(False)
-        self.legend = Legend()
-        self.copy_button, self.export_button = QPushButton("Copy table"), QPushButton("Export all…")
+        """Put the table, the list and the exports below."""
+        self.table = CountsTable()
+        self.table.currentCellChanged.connect(lambda row, *_: self.list_species(row))
+        self.rows = Rows(self.viewer)
+        self.paint_button = QPushButton("Paint what to leave out")
+        self.paint_button.clicked.connect(lambda: self.paint())
+        self.copy_button, self.export_button = QPushButton("Copy table"), QPushButton("Export all")
         self.copy_button.clicked.connect(lambda: self.copy())
-        self.export_button.clicked.connect(lambda: self.export())
-        self.export_button.setToolTip("Write every table of this image to a folder, as csv, and its averages as tif.")
-        row = QHBoxLayout()
-        row.addWidget(self.copy_button)
-        row.addWidget(self.export_button)
+        menu = QMenu(self)
+        for suffix in FORMATS:
+            menu.addAction(f"All tables as {suffix[1:]}…", lambda suffix=suffix: self.export(suffix=suffix))
+        self.export_button.setMenu(menu)
+        self.export_button.setToolTip("Write every table of this image to a folder, and its averages as tif.")
+        self.figure_button = ExportFigure(self, self.draw, lambda: "counts", aspect=0.6)
+        grid = QGridLayout()
+        for place, button in enumerate((self.paint_button, self.copy_button, self.export_button, self.figure_button)):
+            grid.addWidget(button, *divmod(place, 2))
         self.add(self.table)
-        self._layout.addLayout(row)
+        self.add(self.rows)
+        self._layout.addLayout(grid)
         self.copy_button.setEnabled(False)
+        self._timer = QTimer(self, interval=120, singleShot=True)
+        self._timer.timeout.connect(self._again)
+        self._followed: list[Any] = []
+
+    def refresh(self, _event: Any = None) -> None:
+        """Offer the layers there are now, and follow what is chosen."""
+        super().refresh()
+        self._follow()
+
+    def _first_chosen(self, layer: Any) -> None:
+        super()._first_chosen(layer)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Count again when a chosen layer changes."""
+        chosen = [self.pickers[name].value for name in self.inputs]
+        chosen = [layer for layer in chosen if layer is not None and layer in self.viewer.layers]
+        for layer in self._followed:
+            for emitter in _emitters(layer):
+                emitter.disconnect(self._later)
+        for layer in chosen:
+            for emitter in _emitters(layer):
+                emitter.connect(self._later)
+        self._followed = chosen
+
+    def _later(self, _event: Any = None) -> None:
+        if self.table.isVisibleTo(self):
+            self._timer.start()
+
+    def _again(self) -> None:
+        """Count again, at once: it takes milliseconds."""
+        try:
+            made = self.work(lambda done, total: None, **self.gather())
+        except (ValueError, TypeError, KeyError) as error:
+            self.say(str(error), doubt=True)
+            return
+        self.say(f"✓ {made.summary}")
+        self.shown(made, [])
+
+    def paint(self) -> None:
+        """Give the user a brush over the image; what is painted is left out at once."""
+        layer = self.pickers["defects"].value
+        name = "" if layer is None else source_name(layer)
+        if name not in self.viewer.layers:
+            self.fail(ValueError("There is no image to paint on: its layer is gone." if name else DEFECTS.missing))
+            return
+        mask = paint(self.viewer, self.viewer.layers[name])
+        self.refresh()
+        self.pickers["left_out"].value = mask
+        self._follow()
+        self.say("Paint on the image; the counts and the area follow.")
+        self._timer.start()
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Keep the counts in the layer they belong to, and show them."""
-        _, counts = made.extra
         layer = self.pickers["defects"].value
-        layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": counts}}
-        self.show_counts(counts)
-
-    def show_counts(self, counts: pd.DataFrame) -> None:
-        """Fill the table."""
-        self.table.setRowCount(len(counts))
-        for row, entry in enumerate(counts.to_dict("records")):
-            cells = [entry["species"], f"{entry['count']:,}"]
-            cells.append(_interval(100, *(entry[f"fraction{end}"] for end in ("", "_low", "_high"))))
-            cells.append(_interval(1e-12, *(entry[f"density{end}_per_cm2"] for end in ("", "_low", "_high"))))
-            for column, text in enumerate(cells):
-                item = QTableWidgetItem(str(text))
-                item.setTextAlignment(
-                    Qt.AlignmentFlag.AlignVCenter
-                    | (Qt.AlignmentFlag.AlignRight if column else Qt.AlignmentFlag.AlignLeft)
-                )
-                item.setToolTip(f"{entry['count']:,} of {entry['sites']:,} sites; intervals in brackets")
-                self.table.setItem(row, column, item)
-            self.table.item(row, 0).setIcon(marker(str(entry["species"])))
-        self.table.resizeColumnsToContents()
-        self.table.setVisible(True)
-        height = self.table.horizontalHeader().sizeHint().height() + sum(map(self.table.rowHeight, range(len(counts))))
-        self.table.setFixedHeight(min(height + 20, 360))
+        layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": made.extra}}
+        self.table.show_counts(made.extra)
         self.copy_button.setEnabled(True)
+        self._follow()
+
+    def list_species(self, row: int) -> None:
+        """List the defects of the species in a row of the table."""
+        layer, species = self.pickers["defects"].value, self.table.species(row)
+        if layer in self.viewer.layers and species:
+            self.rows.show_rows(layer, table_of(layer), species)
 
     def counts(self) -> pd.DataFrame | None:
         """Return counts of the chosen layer, as they stand in it."""
         layer = self.pickers["defects"].value
         return None if layer is None else about(layer).get("counts")
 
+    def draw(self, ax: Any) -> Any:
+        """Draw the densities with their intervals."""
+        from napari_defects import figures
+
+        counts = self.counts()
+        if counts is None:
+            raise ValueError("There are no counts yet: click Count first.")
+        return figures.counts(ax, counts)
+
     def copy(self) -> None:
         """Copy the counts to the clipboard, ready for a spreadsheet."""
+        from napari_defects.io import spreadsheet_safe
+
         counts = self.counts()
         if counts is not None:
-            QApplication.clipboard().setText(counts.to_csv(sep="\t", index=False))
+            QApplication.clipboard().setText(spreadsheet_safe(counts).to_csv(sep="\t", index=False))
             self.say("Copied.")
 
-    def export(self, folder: str | Path | None = None) -> None:
+    def export(self, folder: str | Path | None = None, suffix: str = ".csv") -> None:
         """Write all tables of the image, and its class averages, to a folder."""
         folder = folder or QFileDialog.getExistingDirectory(self, "Export to folder")
         if not folder:
@@ -110,35 +176,55 @@ class Count(Panel):
         try:
             if layer is None:
                 raise ValueError(DEFECTS.missing)
-            written = export(self.viewer, source_name(layer), Path(folder))
+            written = export(self.viewer, source_name(layer), Path(folder), suffix)
         except (ValueError, OSError) as error:
             self.fail(error)
             return
         self.say(f"✓ Wrote {', '.join(p.name for p in written)} to {folder}.")
 
 
-def export(viewer: Any, image: str, folder: Path) -> list[Path]:
+def grown(table: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
+    """Return a table and those it has grown from, as the steps gave them: strain was sites was atoms."""
+    found = {kind: table}
+    for young, old in (("strain", "sites"), ("sites", "atoms")):
+        if young in found:
+            added = {c.name for c in TABLES[young]} - {c.name for c in TABLES[old]}
+            found[old] = found[young].drop(columns=[c for c in found[young] if c in added])
+    if kind != "atoms" and "atoms" in found:
+        atoms = found["atoms"][np.isfinite(found["atoms"]["y_nm"])]
+        found["atoms"] = atoms.sort_values(["frame", "y_nm", "x_nm"], kind="stable", ignore_index=True)
+    return found
+
+
+def _emitters(layer: Any) -> list[Any]:
+    return [layer.events.emitters[name] for name in _CHANGES[type(layer).__name__]]
+
+
+def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv") -> list[Path]:
     """Write the tables and averages that came from an image, under the names the command line gives them."""
-    from napari_defects.io import write_table
+    from napari_defects.io import write_micrograph, write_table
 
     tables: dict[str, pd.DataFrame] = {}
     averages: dict[str, Any] = {}
+    masks: list[Any] = []
     for layer in viewer.layers:
         known = about(layer)
         if source_name(layer) != image or "truth" in known:
             continue
-        if "average" in known:
+        if "exclusion" in known:
+            masks.append(layer)
+        elif "average" in known:
             averages[known["average"].species] = known["average"]
-        elif known.get("table") in ("atoms", "sites", "defects", "strain", "tracks"):
-            table = table_of(layer)
-            tables[known["table"]] = table
-            if known["table"] in ("sites", "strain"):
-                tables["sites"] = table
-                tables["atoms"] = table[np.isfinite(table["y_nm"])]
-            if "counts" in known:
+        elif known.get("table") in TABLES:
+            tables |= grown(table_of(layer), known["table"])
+            if known.get("counts") is not None:
                 tables["counts"] = known["counts"]
     folder.mkdir(parents=True, exist_ok=True)
-    written = [write_table(table, folder / f"{name}.csv") for name, table in tables.items()]
+    written = [write_table(table, folder / f"{name}{suffix}") for name, table in tables.items()]
+    for mask in masks[:1]:
+        pixels, size = (np.asarray(mask.data) != 0).astype(np.uint8), scale_nm(mask)
+        picture = Micrograph(pixels, None if size is None else (float(size[0]), float(size[1])))
+        written.append(write_micrograph(picture, folder / "left_out.tif"))
     if averages:
         from napari_defects.pipeline import write_averages
 
@@ -146,12 +232,3 @@ def export(viewer: Any, image: str, folder: Path) -> list[Path]:
         write_averages(averages, folder / "averages")
         written.append(folder / "averages")
     return written
-
-
-def _interval(unit: float, value: float, low: float, high: float) -> str:
-    if not np.isfinite(value):
-        return "–"
-    span = unit * max(high - low, 0.0) if np.isfinite(high - low) else unit * value
-    digits = 2 if span < 0.5 else 1 if span < 5 else 0
-    interval = f" ({unit * low:.{digits}f}–{unit * high:.{digits}f})" if np.isfinite(high - low) else ""
-    return f"{unit * value:.{digits}f}{interval}"

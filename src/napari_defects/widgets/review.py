@@ -5,26 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 from magicgui.widgets import ComboBox
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QShortcut, QWidget
 
+from napari_defects.io import file_name
 from napari_defects.micrograph import Micrograph
 from napari_defects.widgets._classes import Classes
 from napari_defects.widgets._corrections import classes_for, corrections, dropped, in_order, judged
-from napari_defects.widgets._files import file_name
 from napari_defects.widgets._glimpse import Glimpse, examples, line_angle, views
 from napari_defects.widgets._layers import about, contrast
 from napari_defects.widgets._picks import DEFECTS, IMAGE, SITES
 from napari_defects.widgets._points import table_layer, table_of
+from napari_defects.widgets._rows import go_to
 from napari_defects.widgets._steps import Panel
 from napari_defects.widgets._viewer import upsert
 
-FIELD_NM = 3.0
-"""Width of what is seen around a defect."""
 ALL = "all species"
 
 
@@ -225,13 +223,7 @@ class Review(Panel):
         row = self._row()
         if row is None:
             return
-        camera, center = self.viewer.scene.camera, (float(row["y_nm"]), float(row["x_nm"]))
-        if self.layer.ndim > 2:
-            self.viewer.dims.set_point(0, int(row["frame"]))
-        camera.center = center
-        camera.zoom = max(camera.zoom, min(self.viewer.canvas.size) / FIELD_NM)
-        table = self.table()
-        self.layer.selected_data = set(np.flatnonzero(table["defect"].to_numpy() == defect).tolist())
+        go_to(self.viewer, self.layer, row)
 
     def _show(self) -> None:
         row, table = self._row(), self.table()

@@ -9,14 +9,19 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import QTimer
 
 from napari_defects.micrograph import Maps, Progress
+from napari_defects.widgets._decision import LEAST, Decision
 from napari_defects.widgets._forms import Form, declared, default_of, fields_of
-from napari_defects.widgets._layers import about, host_names, map_layer, mask_layer, source_name
+from napari_defects.widgets._layers import KEY, about, host_names, map_layer, mask_layer, source_name
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, SITES, Source
+from napari_defects.widgets._points import table_layer, table_of
+from napari_defects.widgets._settings import device as device
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets._work import Job
-from napari_defects.widgets.classify import Classify
+from napari_defects.widgets.classify import Classify, summary
+
+EACH = "each class in a layer"
 
 
 class Segment(Panel):
@@ -54,15 +59,18 @@ class Segment(Panel):
     def build(self) -> None:
         """Put threshold, class on show and legend below."""
         self.threshold = fields_of(declared("defects.classify"))["min_probability"]
+        self.threshold.min = LEAST
         self.threshold.tooltip = "Moves the mask at once, and the defects where there are atoms (Localize)."
         self.show_class = ComboBox(name="map", label="show map", choices=["none"])
         self.live = Form([self.threshold, self.show_class])
         self.add(self.live)
         self.legend = Legend()
         self.add(self.legend)
-        self._timer = QTimer(self, interval=60, singleShot=True)
-        self._timer.timeout.connect(self._follow_threshold)
-        self._classifying: Job | None = None
+        self._timer = QTimer(self, interval=0, singleShot=True)  # once a turn of the event loop: no queue of old values
+        self._timer.timeout.connect(self.decide)
+        self._decision: Decision | None = None
+        self._sites: tuple[Any, int] | None = None
+        self._weighing: Job | None = None
         self.threshold.changed.connect(lambda: self._timer.start())
         self.show_class.changed.connect(self._show_map)
 
@@ -72,6 +80,14 @@ class Segment(Panel):
         if image is None:
             return None
         return next((m for m in self.viewer.layers if "maps" in about(m) and source_name(m) == image.name), None)
+
+    def sites_layer(self) -> Any:
+        """Return the atoms of the chosen image that were measured last, or None."""
+        image = self.pickers["image"].value
+        fits = (
+            s for s in reversed(self.viewer.layers) if SITES.fits(s) and source_name(s) == getattr(image, "name", 0)
+        )
+        return min(fits, key=lambda s: "truth" in about(s), default=None)
 
     def refresh(self, _event: Any = None) -> None:
         """Offer the layers there are now."""
@@ -91,62 +107,95 @@ class Segment(Panel):
         layer = self.maps_layer()
         self.live.setVisible(layer is not None)
         if layer is not None:
-            self.show_class.choices = ["none", *about(layer)["maps"].classes[1:]]
+            self.show_class.choices = ["none", *about(layer)["maps"].classes[1:], EACH]
 
     def _show_map(self, name: str) -> None:
         layer = self.maps_layer()
         if layer is None:
             return
-        if name and name != "none":
+        if name == EACH:
+            known = about(layer)
+            maps, image = known.pop("maps"), known.pop("image")
+            for one in defect_classes(maps):
+                upsert(self.viewer, map_layer(maps, f"{one} · {image}", one, image=image, **{**known, "class": one}))
+        elif name and name != "none":
             layer.data = np.asarray(about(layer)["maps"][name], np.float32)
             layer.metadata["napari_defects"]["class"] = name
-        layer.visible = bool(name) and name != "none"
+        layer.visible = bool(name) and name not in ("none", EACH)
 
-    def _follow_threshold(self) -> None:
-        layer = self.maps_layer()
+    def decide(self) -> None:
+        """Draw mask and defects at the threshold, from maps and candidates that are kept: nothing runs again."""
+        layer, sites = self.maps_layer(), self.sites_layer()
         if layer is None:
             return
         known = about(layer)
         maps, image = known.pop("maps"), known.pop("image")
-        upsert(self.viewer, mask_layer(maps, f"mask · {image}", self.threshold.value, image=image, **known))
-        sites = next((s for s in reversed(self.viewer.layers) if SITES.fits(s) and source_name(s) == image), None)
+        if self._decision is None or self._decision.maps is not maps:
+            self._decision = Decision(maps)
+        self._show_mask(self._decision.mask(self.threshold.value), maps, image, known)
         if sites is None:
             self.say("The mask follows the threshold; with atoms (Localize) the defects do, too.")
-            return
-        if self._classifying is not None and self._classifying.running:
-            self._classifying.cancel()
-        keywords = {"method": "maps", "min_probability": self.threshold.value}
+        elif self._decision.candidates is None or self._sites != version_of(sites):
+            self._weigh(sites, maps, image, known)
+        else:
+            self._show_defects(image)
+
+    def _show_mask(self, mask: Any, maps: Maps, image: str, known: dict[str, Any]) -> None:
+        name = f"mask · {image}"
+        there = next((m for m in self.viewer.layers if m.name == name and "classes" in about(m)), None)
+        if there is not None and there.data.shape == mask.shape and about(there)["classes"] == maps.classes:
+            there.data = mask
+        else:
+            upsert(self.viewer, mask_layer(maps, name, self.threshold.value, image=image, **known))
+
+    def _weigh(self, sites: Any, maps: Maps, image: str, known: dict[str, Any]) -> None:
+        """Find all candidates, once for these maps and atoms."""
+        if self._weighing is not None and self._weighing.running:
+            self._weighing.cancel()
         chosen = self.pickers["image"].value
         arguments = {
             "image": Source(IMAGE.read(chosen), image, about(chosen)),
             "sites": Source(SITES.read(sites), image, about(sites)),
             "maps": Source(maps, image, known),
             "model": "auto",
-            "classify": keywords,
+            "classify": {"method": "maps", "min_probability": LEAST},
         }
-        self._classifying = Job("Classify", Classify.work, arguments)
-        self._classifying.done.connect(self._classified)
-        self._classifying.failed.connect(self.fail)
-        self._classifying.start()
+        version = version_of(sites)
+        self._weighing = Job("Classify", Classify.work, arguments)
+        self._weighing.done.connect(lambda made: self._weighed(made, version, image))
+        self._weighing.failed.connect(self.fail)
+        self._weighing.start()
 
-    def _classified(self, made: Made) -> None:
-        layers = [upsert(self.viewer, layer) for layer in made.layers]
-        self.legend.follow(layers[0])
-        self.say(f"✓ {made.summary}")
+    def _weighed(self, made: Made, version: tuple[Any, int], image: str) -> None:
+        if self._decision is not None:
+            self._decision.candidates, self._sites = made.extra, version
+            self._known = made.layers[0][1]["metadata"][KEY]
+            self._show_defects(image)
+
+    def _show_defects(self, image: str) -> None:
+        assert self._decision is not None
+        name = f"defects · {image}"
+        there = next((d for d in self.viewer.layers if d.name == name and about(d).get("table") == "defects"), None)
+        manual = None if there is None else table_of(there)
+        if manual is not None:
+            manual = manual[manual["method"] == "manual"]
+        defects = self._decision.defects(self.threshold.value, manual)
+        known = {key: value for key, value in self._known.items() if key != "table"}
+        known["made"] = {
+            "step": "Classify", "classify": {"method": "maps", "min_probability": self.threshold.value}, "model": "auto",
+        }  # fmt: skip
+        movie = self._decision.maps.data.ndim == 4
+        layer = upsert(self.viewer, table_layer(defects, "defects", name, movie=movie, **known))
+        self.legend.follow(layer)
+        self.say(f"✓ {summary(defects)}")
+
+
+def version_of(layer: Any) -> tuple[Any, int]:
+    """What changes when the atoms of a layer do: their places and their table."""
+    return id(layer.features), hash(np.ascontiguousarray(layer.data).tobytes())
 
 
 def defect_classes(maps: Maps) -> list[str]:
     """Classes that are neither background nor pristine columns; all but the background where there are none."""
     hosts = host_names()
     return [c for c in maps.classes if c not in hosts] or list(maps.classes[1:])
-
-
-def device() -> str | None:
-    """Return the device of napari's plugin settings; None for the best there is."""
-    try:
-        from napari.settings import get_plugin_settings
-
-        chosen = str(get_plugin_settings("napari-defects").compute.device)
-    except Exception:  # no napari window, or settings of an older napari
-        return None
-    return None if chosen == "auto" else chosen

@@ -9,10 +9,12 @@ import pandas as pd
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider
 
 from napari_defects.micrograph import Progress
+from napari_defects.widgets._export import ExportFigure
 from napari_defects.widgets._forms import Form
 from napari_defects.widgets._layers import KEY, LayerData, about, units_of
 from napari_defects.widgets._picks import COLUMNS, Source
 from napari_defects.widgets._points import table_layer
+from napari_defects.widgets._profiles import Field, Profiles
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
 
@@ -30,32 +32,40 @@ class StrainMap(Panel):
     title = "Strain"
     help = "Maps strain and displacement of the columns against the lattice."
     inputs: ClassVar = {"sites": COLUMNS}
-    steps = ("deformation.strain",)
+    steps = ("deformation.gradients.strain", "eshelby.fits.fit_eshelby")
     main = ("neighbors", "frame_deg")
-    hide = ("lattice", "center_nm", "reference")
-    follow = "Count & export"
+    hide = ("lattice", "center_nm", "reference", "draws_pm", "seed")
+    follow = "Count and export"
 
     @staticmethod
-    def work(progress: Progress, sites: Source, strain: dict[str, Any]) -> Made:
-        """Strain of all columns against the lattice they were assigned to."""
+    def work(progress: Progress, sites: Source, strain: dict[str, Any], fit_eshelby: dict[str, Any]) -> Made:
+        """Strain of all columns against the lattice they were assigned to; around a defect the inclusion, too."""
         from napari_defects import deformation
 
         progress(0, 1)
         columns = sites.value[[c for c in sites.value.columns if c not in _own_columns()]]
-        columns.attrs["crystal"] = sites.about.get("crystal")
+        average = sites.about.get("average")
+        columns.attrs |= {"crystal": sites.about.get("crystal"), "copies": getattr(average, "copies", 1)}
         lattice = sites.about.get("lattice")
         if (center := sites.about.get("center_nm")) is not None:
             columns, lattice = deformation.displacements(columns, center_nm=center), None
         table = deformation.strain(columns, lattice, **strain)
         known: dict[str, Any] = {k: sites.about[k] for k in ("crystal", "lattice", "place_nm") if k in sites.about}
         known |= {"image": sites.image, "made": {"step": "Strain", "strain": strain}}
-        average = sites.about.get("average")
         name = sites.image if average is None else f"average {average.species} · {sites.image}"
         layers = [strain_layer(table, "dilation", name, known), arrow_layer(table, name, known)]
         if average is None:
             movie = bool((table["frame"] > 0).any())
             layers.append(table_layer(table, "strain", f"atoms · {sites.image}", movie=movie, **known))
-        return Made(layers, strain_words(table), extra=name)
+        field = None
+        if average is not None and center is not None:
+            from napari_defects.eshelby import fit_eshelby as fit
+
+            draws = average.draws() if len(average.scatter_pm) > 4 else None
+            found = fit(table, draws_pm=draws, **fit_eshelby)
+            place = tuple(float(v) for v in known.get("place_nm", (0.0, 0.0)))
+            field = Field(name, table, found, place, strain["neighbors"])
+        return Made(layers, strain_words(table), extra=(name, field))
 
     def build(self) -> None:
         """Put the choice of the component, the significance and the magnification below."""
@@ -77,26 +87,56 @@ class StrainMap(Panel):
         )
         self.view = Form([self.component, self.magnify, self.significant])
         self.add(self.view)
+        self.map_button = ExportFigure(self, self.draw_map, lambda: f"strain of {self._name}", aspect=0.9)
+        self.map_button.setText("Export map")
+        self.add(self.map_button)
+        self.profiles = Profiles(self)
+        self.add(self.profiles)
+        self._name, self._table = "", None
         self.component.changed.connect(self._redraw)
         self.significant.changed.connect(self._redraw)
         self.magnify.changed.connect(self._magnify)
         self.view.setVisible(False)
+        self.map_button.setVisible(False)
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Let the controls show what was made, and the map's scale on the canvas."""
         self.view.setVisible(True)
-        self._name = made.extra
+        self._name, field = made.extra
+        self._table = about(layers[0])["strain_table"]
+        self.map_button.setVisible(True)
         with self.magnify.changed.blocked(), self.component.changed.blocked():
             self.magnify.value = layers[1].length
             self.component.value = "dilation"
         layers[0].visible = layers[0].colorbar.visible = True
+        self.profiles.show_field(field)
+
+    @property
+    def component_name(self) -> str:
+        """Column of the STRAIN table that is shown."""
+        return COMPONENTS[self.component.value]
+
+    @property
+    def component_unit(self) -> tuple[float, str]:
+        """Factor and unit in which the component is shown."""
+        unit = _unit(self.component_name)
+        return (100.0 if unit == "%" else 1.0), unit
+
+    def draw_map(self, ax: Any) -> Any:
+        """Draw the map shown as a figure, with the displacements over it."""
+        from napari_defects import figures
+
+        if self._table is None:
+            raise ValueError("There is no strain yet: click Run first.")
+        significance = 2.0 if self.significant.value else 0.01
+        return figures.strain_map(ax, self._table, self.component_name, significance=significance)
 
     def _redraw(self) -> None:
         layer = next((one for one in self.viewer.layers if one.name == f"strain · {self._name}"), None)
         if layer is None:
             return
         known = about(layer)
-        table, component = known.pop("strain_table"), COMPONENTS[self.component.value]
+        table, component = known.pop("strain_table"), self.component_name
         shown = table
         if self.significant.value:
             certain = np.abs(table[component]) > 2 * table[error_name(component)]
@@ -104,6 +144,7 @@ class StrainMap(Panel):
         data, keywords, kind = strain_layer(shown, component, self._name, known)
         keywords["metadata"][KEY]["strain_table"] = table
         upsert(self.viewer, (data, keywords, kind))
+        self.profiles.draw()
 
     def _magnify(self, factor: float) -> None:
         name = f"displacement · {self._name}"

@@ -42,7 +42,7 @@ class Train(Panel):
         """Train from a recipe; validations are reported while it runs."""
         from napari_defects.networks import StopTraining
         from napari_defects.networks import train_recipe as run
-        from napari_defects.widgets.segment import device
+        from napari_defects.widgets._settings import device
 
         def step(done: int, total: int) -> None:
             if stop.is_set():

@@ -1,0 +1,108 @@
+"""How the site is made: `make docs`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import os
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import nested_parse_with_titles
+
+os.environ["QT_QPA_PLATFORM"] = "offscreen"  # forms are asked for their fields; nothing is shown
+
+project = "napari-defects"
+author = "napari-defects developers"
+release = version = importlib.metadata.version("napari-defects")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "examples"]
+html_theme = "furo"
+html_title = "napari-defects"
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+
+
+class Widget(SphinxDirective):
+    """``widget`` with ``module:Class``: what a widget takes, calls and asks, from the class and the steps it names."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the nodes."""
+        module, _, name = self.arguments[0].partition(":")
+        widget = getattr(importlib.import_module(f"napari_defects.widgets.{module}"), name)
+        lines = StringList(rst(widget), source=f"<{self.arguments[0]}>")
+        node = nodes.section()
+        node.document = self.state.document
+        nested_parse_with_titles(self.state, lines, node)
+        return node.children
+
+
+def rst(widget: Any) -> list[str]:
+    """Return what the class of a widget says of itself, as reStructuredText."""
+    from napari_defects.widgets._forms import declared, fields_of, split_unit
+
+    lines = [f"*{widget.help}*", ""]
+    takes = [
+        pick.label + (" (optional)" if getattr(pick, "optional", False) else "") for pick in widget.inputs.values()
+    ]
+    steps = ", ".join(f":func:`napari_defects.{path.rpartition('.')[2]}`" for path in widget.steps)
+    for word, text in (("Takes", ", ".join(takes)), ("Runs", steps), ("Leads on to", widget.follow or "")):
+        lines += [f":{word}: {text}"] if text else []
+    rows = []
+    for path in widget.steps:
+        step = declared(path)
+        for field in fields_of(step, ("progress", *widget.hide)).values():
+            default = inspect.signature(step).parameters[field.name].default
+            place = "on top" if field.name in widget.main else "folded"
+            shown = "auto" if default is None else repr(default) if isinstance(default, str) else f"{default}"
+            rows.append(
+                (split_unit(field.name)[0], f"{shown} {split_unit(field.name)[1]}".strip(), place, field.tooltip)
+            )
+    if rows:
+        lines += ["", ".. list-table::", "   :header-rows: 1", "   :widths: 20 14 12 54", ""]
+        for row in (("field", "default", "place", "meaning"), *rows):
+            lines += [f"   {'*' if k == 0 else ' '} - {text.partition(' (default')[0]}" for k, text in enumerate(row)]
+    return [*lines, ""]
+
+
+class Api(SphinxDirective):
+    """``api``: every public name with its docstring, functions first."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the nodes."""
+        node = nodes.section()
+        node.document = self.state.document
+        nested_parse_with_titles(self.state, StringList(api(), source="<api>"), node)
+        return node.children
+
+
+def api() -> list[str]:
+    """Return directives for every public name, as reStructuredText."""
+    package = importlib.import_module("napari_defects")
+    public = {name: getattr(package, name) for name in package.__all__}
+    kinds: dict[str, list[str]] = {"function": [], "class": []}
+    for name, thing in sorted(public.items()):
+        if inspect.isclass(thing):
+            kinds["class"] += [f".. autoclass:: napari_defects.{name}", "   :members:", ""]
+        elif callable(thing):
+            kinds["function"] += [f".. autofunction:: napari_defects.{name}", ""]
+    return [".. rubric:: Functions", "", *kinds["function"], ".. rubric:: Types", "", *kinds["class"]]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directive."""
+    app.add_directive("widget", Widget)
+    app.add_directive("api", Api)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,74 @@
+"""The defects of one species as a list; a click goes there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
+
+from napari_defects.widgets._corrections import doubt
+
+MOST = 500
+FIELD_NM = 3.0
+"""Width of what is seen around a defect one jumps to."""
+
+
+class Rows(QTableWidget):
+    """Defects, the most doubtful first, `MOST` of them at most.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    HEADS = ("no.", "probability", "y (nm)", "x (nm)")
+
+    def __init__(self, viewer: Any):
+        super().__init__(0, len(self.HEADS))
+        self._viewer, self._table, self._layer = viewer, pd.DataFrame(), None
+        self.setHorizontalHeaderLabels(self.HEADS)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.verticalHeader().setVisible(False)
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.setFixedHeight(150)
+        self.setToolTip("Click a defect, or walk with the arrow keys, to see it.")
+        self.currentCellChanged.connect(lambda row, *_: self.jump(row))
+        self.setVisible(False)
+
+    def show_rows(self, layer: Any, table: pd.DataFrame, species: str) -> None:
+        """List the defects of a species."""
+        rows = table[table["species"] == species]
+        order = doubt(rows).sort_values(ascending=False, kind="stable").index[:MOST]
+        self._layer, self._table = layer, rows.loc[order]
+        self.blockSignals(True)
+        self.setRowCount(len(self._table))
+        for number, row in enumerate(self._table.itertuples()):
+            words = (str(row.defect), f"{row.probability:.2f}", f"{row.y_nm:.2f}", f"{row.x_nm:.2f}")
+            for column, text in enumerate(words):
+                item = QTableWidgetItem(text)
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                self.setItem(number, column, item)
+        self.clearSelection()
+        self.setCurrentCell(-1, -1)
+        self.blockSignals(False)
+        self.setVisible(len(self._table) > 0)
+
+    def jump(self, row: int) -> None:
+        """Move the view to a defect of the list."""
+        if 0 <= row < len(self._table) and self._layer in self._viewer.layers:
+            go_to(self._viewer, self._layer, self._table.iloc[row])
+
+
+def go_to(viewer: Any, layer: Any, row: pd.Series) -> None:
+    """Centre the view on a defect, near enough to see its columns, and mark it."""
+    if layer.ndim > 2:
+        viewer.dims.set_point(0, int(row["frame"]))
+    camera = viewer.scene.camera
+    camera.center = (float(row["y_nm"]), float(row["x_nm"]))
+    camera.zoom = max(camera.zoom, min(viewer.canvas.size) / FIELD_NM)
+    if "defect" in getattr(layer, "features", ()):
+        layer.selected_data = set(np.flatnonzero(layer.features["defect"].to_numpy() == row["defect"]).tolist())

@@ -1,0 +1,36 @@
+"""Settings of the plugin, as napari keeps them: the device, the threads, where models of one's own are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def setting(name: str, default: Any) -> Any:
+    """Return a setting of the group "compute"; `default` without a window or where napari knows no such settings."""
+    try:
+        from napari.settings import get_plugin_settings
+
+        return getattr(get_plugin_settings("napari-defects").compute, name)
+    except Exception:  # whatever napari raises where there is no manifest, no file, or another version
+        return default
+
+
+def device() -> str | None:
+    """Return the device for networks; None for the best there is."""
+    chosen = str(setting("device", "auto"))
+    return None if chosen == "auto" else chosen
+
+
+def limit_threads() -> None:
+    """Let the libraries that compute use as many threads as the settings say; called in the thread that computes."""
+    threads = int(setting("threads", 0))
+    if threads <= 0:
+        return
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # for what is loaded later
+        os.environ[name] = str(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    if (numba := sys.modules.get("numba")) is not None:
+        numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))
