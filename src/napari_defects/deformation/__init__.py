@@ -3,7 +3,6 @@
 - ``shifts``: displacements from a reference lattice.
 - ``gradients``: strain, with its errors.
 - ``profiles``: strain and displacement as images, along lines, by distance from a defect.
-- ``theory``: relaxed structures as the same tables.
 """
 
 from .gradients import cell as cell
@@ -13,4 +12,4 @@ from .profiles import line_profile as line_profile
 from .profiles import radial_profile as radial_profile
 from .profiles import strain_image as strain_image
 from .shifts import displacements as displacements
-from .theory import structure_sites as structure_sites
+from .theory import structure_strain as structure_strain

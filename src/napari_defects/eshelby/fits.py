@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.stats import chi2 as chi2_distribution
 
 from ..crystals import CRYSTALS
-from ..tables import check
+from ..deformation import strain as gradient
+from ..tables import Strain, check
 from .inclusion import basis, strain_tensor
 from .oscillation import Oscillation, find_oscillation
 
@@ -73,6 +74,34 @@ class EshelbyFit:
         e = strain_tensor(x, tensor, radius, poisson_ratio=self.poisson_ratio)
         columns = {"eyy": e[:, 0, 0], "exx": e[:, 1, 1], "exy": e[:, 0, 1], "dilation": e[:, 0, 0] + e[:, 1, 1]}
         return pd.DataFrame(columns | {"rotation_rad": np.zeros(len(x))})
+
+    def as_strain(self, strain: pd.DataFrame, *, neighbors: int = 6) -> Strain:
+        """Return the fitted field on the columns of a STRAIN table, its strain by the code that measures strain.
+
+        The stencil blurs both alike; the field itself is in `strain`.
+        """
+        table = strain.copy()
+        table[["uy_pm", "ux_pm"]] = self.displacement_pm(table[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float))
+        table[["uy_err_pm", "ux_err_pm"]] = np.nan
+        table.attrs = dict(strain.attrs)
+        return gradient(table, neighbors=neighbors)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every number of the fit as a table of quantity, value and err."""
+        wave = self.oscillation
+        rows = [
+            ("C_nm2", self.c_nm2, self.c_err_nm2),
+            ("R2dxx_nm2", self.deviator_nm2[0], self.deviator_err_nm2[0]),
+            ("R2dxy_nm2", self.deviator_nm2[1], self.deviator_err_nm2[1]),
+            ("R_nm", self.radius_nm, self.radius_err_nm),
+            ("poisson_ratio", self.poisson_ratio, np.nan),
+            ("chi2", self.chi2, np.nan), ("dof", self.dof, np.nan), ("p_value", self.p_value, np.nan),
+            ("oscillation_p_value", wave.p_value, np.nan),
+            ("oscillation_wavelength_nm", wave.wavelength_nm, wave.wavelength_err_nm),
+            ("oscillation_decay_nm", wave.decay_nm, np.nan),
+            ("oscillation_amplitude_pm", wave.amplitude_pm, wave.amplitude_err_pm),
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=["quantity", "value", "err"])
 
 
 def fit_eshelby(

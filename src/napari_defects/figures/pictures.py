@@ -116,8 +116,10 @@ def displacements(
     return ax
 
 
-def superposition(ax: Axes, cluster: ClassAverage, found: Superposition, *, magnification: float = 50.0) -> Axes:
+def superposition(ax: Axes, cluster: ClassAverage, found: Superposition, *, magnification: float | None = None) -> Axes:
     """Draw the measured field of a cluster, and the sum of those of its single defects, over its average."""
+    longest = float(np.hypot(found.table["uy_pm"], found.table["ux_pm"]).max())
+    magnification = magnification or min(round_down(220.0 / max(longest, 1e-3)), 100.0)
     picture(ax, cluster.image, cluster.extent_nm, clip=0.0, interpolation="bicubic")
     options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1000 / magnification}
     place = found.table[["x_ideal_nm", "y_ideal_nm"]].to_numpy(float).T

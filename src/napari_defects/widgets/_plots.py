@@ -34,7 +34,7 @@ class Plot(QWidget):
             self.plot.setMouseEnabled(False, False)
             self.plot.hideButtons()
             self.plot.setMenuEnabled(False)
-            self.plot.addLegend(offset=(-4, 4), labelTextSize="8pt", verSpacing=-6)
+            self.plot.addLegend(offset=(4, 1), labelTextSize="8pt", verSpacing=-8, horSpacing=12, colCount=3)
             for axis in ("bottom", "left"):
                 self.plot.getAxis(axis).enableAutoSIPrefix(False)
             self.layout().addWidget(self.plot)
@@ -45,6 +45,14 @@ class Plot(QWidget):
         self.plot.setLabel("left", left)
         self.setVisible(True)
         return self.plot
+
+    def finish(self) -> None:
+        """Leave room for the legend above what was drawn."""
+        box = self.plot.getViewBox()
+        box.enableAutoRange()
+        box.updateAutoRange()
+        low, high = box.viewRange()[1]
+        self.plot.setYRange(low, high + 0.22 * (high - low), padding=0)
 
     def points(self, x: Any, y: Any, err: Any, color: str, name: str) -> None:
         """Draw points with bars of 1 sigma."""
@@ -80,3 +88,4 @@ def draw_precision(plot: Plot, precision: pd.DataFrame) -> None:
         plot.line(n, group["bound_pm"], color, f"{name} bound")
         plot.line(n, value[-1] * np.sqrt(n[-1] / n), color, f"{name} 1/√n", dashed=True)
         plot.points(n, value, group["precision_err_pm"], color, str(name))
+    plot.finish()

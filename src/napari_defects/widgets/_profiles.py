@@ -177,6 +177,7 @@ class Profiles(QWidget):
         self.plot.points(
             measured.distance_nm, factor * measured.value, factor * measured.err, COLORS[0], "experiment ± 1 σ"
         )
+        self.plot.finish()
 
     def _draw_radial(self) -> None:
         shells, fit = self.radial(), self._field().fit
@@ -189,6 +190,7 @@ class Profiles(QWidget):
             self.plot.line(theory["r_nm"], theory["radial_pm"], COLORS[2], "theory", dashed=True)
         for (name, group), color in zip(measured.groupby("sublattice"), (COLORS[0], COLORS[3]), strict=False):
             self.plot.points(group["r_nm"], group["radial_pm"], group["radial_err_pm"], color, f"{name} ± 1 σ")
+        self.plot.finish()
 
     def draw_figure(self, ax: Any) -> Any:
         """Draw what the plot shows as a figure."""

@@ -190,6 +190,8 @@ class Gallery(QWidget):
             cell, words = QLabel(), QLabel(caption(about(layer)["average"]))
             cell.setPixmap(picture(layer.data, layer.contrast_limits, self.SIDE_PX))
             cell.mousePressEvent = lambda _event, layer=layer: self.take(layer)
+            words.setWordWrap(True)
+            words.setFixedWidth(self.SIDE_PX + 2)
             words.setAlignment(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop)
             for label in (cell, words):
                 label.setToolTip(f"{details(about(layer)['average'])}<br>Click the picture to see it on the canvas.")
@@ -215,7 +217,8 @@ def caption(average: Any) -> str:
     """Say species and members, and the precision, in two short lines."""
     worst = _precision(average)["precision_pm"].max()
     precision = f"± {worst:.1f} pm" if np.isfinite(worst) else "too few to tell"
-    return f"<b>{average.species}</b> ({average.n})<br>{precision}"
+    name = average.species.replace("+", "+\u200b").replace("@", "@\u200b").replace("-", "-\u200b")  # may break there
+    return f"<b>{name}</b> ({average.n})<br>{precision}"
 
 
 def details(average: Any, wanted_pm: float = 0.3) -> str:
