@@ -15,7 +15,8 @@ import torch
 
 from ..crystals import Crystal
 from ..micrograph import Progress
-from ..networks.models import build, pick_device
+from ..networks.devices import pick_device
+from ..networks.models import build
 from ..networks.training import StopTraining
 from ..simulation import Conditions
 from .examples import conditions_for, prepared, scenes

@@ -11,7 +11,7 @@ import torch
 from ..crystals import Crystal
 from ..micrograph import Micrograph, Progress
 from ..networks import Model
-from ..networks.models import pick_device
+from ..networks.devices import pick_device
 from .examples import prepared
 from .hexagons import ALPHA, BETA, CLASSES, unit_cells
 from .kinds import Array

@@ -15,7 +15,7 @@ from ..crystals import Crystal, get_crystal
 from ..lattice import assign_sites, fit_lattice
 from ..micrograph import Micrograph, Progress
 from ..networks import Model, load_model, model_for
-from ..networks.models import pick_device
+from ..networks.devices import pick_device
 from ..photometry import measuring_points
 from ..tables import Cells, Sites, check, empty
 from .boxes import find_cells

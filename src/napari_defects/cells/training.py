@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from ..micrograph import Progress
-from ..networks.models import build, pick_device
+from ..networks.devices import pick_device
+from ..networks.models import build
 from ..networks.training import StopTraining
 from .examples import Examples
 
@@ -36,6 +37,8 @@ class Fitting:
         Kinds are drawn as their frequency to the power ``1 - balance``; the logits are corrected for it afterwards.
     average : float
         Decay of the running average of the weights, which is what is kept.
+    noise : float
+        Most that half of the pictures get on top, in local standard deviations.
     minutes : float, optional
         End after this time; the learning rate then follows the clock.
     """
@@ -46,6 +49,7 @@ class Fitting:
     weight_decay: float = 1e-2
     balance: float = 0.5
     average: float = 0.995
+    noise: float = 0.5
     minutes: float | None = None
 
 
@@ -91,7 +95,8 @@ def fit(
                 group["lr"] = rate
             index = np.minimum(np.searchsorted(drawn, rng.random(options.batch)), len(drawn) - 1)
             x = torch.from_numpy(examples.pictures[index].astype(np.float32)).to(where)
-            x = x * torch.empty(len(x), 1, 1, 1, device=where).uniform_(0.9, 1.1)
+            amount = torch.empty(2, len(x), 1, 1, 1, device=where).uniform_(-1, 1)
+            x = x * (1 + 0.1 * amount[0]) + options.noise * amount[1].clamp(min=0) * torch.randn_like(x)
             loss = F.cross_entropy(network(x), torch.from_numpy(examples.kinds[index]).to(where))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -119,6 +124,7 @@ def fit(
                 tensor.copy_(tensor.half().float())
     minutes = round((time.perf_counter() - began) / 60, 2)
     card: dict[str, Any] = {"steps": step, "minutes": minutes, "seed": seed, "temperature": round(temperature, 3)}
+    card["training"] = asdict(options)
     card["shares"] = [float(f"{s:.3g}") for s in share]
     return averaged.cpu(), card
 

@@ -34,7 +34,10 @@ def card_text(model: Model, name: str) -> str:
         facts.append(("made by", f"`napari-defects train {card['recipe']} --seed {card.get('seed')} -o OUT`"))
     lines = [f"# {name}", "", *(f"- **{key}**: {value}" for key, value in facts), *card.get("notes", [])]
     lines += ["", "## On simulated images held back from the training", ""]
-    lines += ["At known positions: the class with the highest mean probability within 0.05 nm.", ""]
+    lines += [
+        card.get("read_out", "At known positions: the class with the highest mean probability within 0.05 nm."),
+        "",
+    ]
     lines += _table(card.get("validation", []))
     for title, rows in card.get("tests", {}).items():
         lines += ["", f"## {title}", "", *_table(rows)]

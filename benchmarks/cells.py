@@ -1,0 +1,320 @@
+"""Unit cells: how many are found, how they are named, how fast; ours beside 2DIP-Net's two networks and the class maps.
+
+    python benchmarks/cells.py [find] [multislice] [calibration] [time] [gallery] [noise]
+
+Without a word: the first three. `find` simulates images as 2DIP-Net's (75 x 65 pixels per unit cell of MoTe2) from
+seeds that no training has seen; `multislice` and `gallery` need the folder of images (NAPARI_DEFECTS_SHARED, or
+../shared beside the repository); nothing is ever tuned on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.spatial import cKDTree
+
+import napari_defects as nd
+from napari_defects.cells.boxes import Found, find_cells
+from napari_defects.cells.detection import detect_cells
+from napari_defects.cells.examples import conditions_for, scenes, simulated, sites_nm, true_cells
+from napari_defects.cells.hexagons import boxes_around, iou, unit_cells
+from napari_defects.cells.kinds import cells_of, frame_of, kinds_of, number_of
+from napari_defects.cells.patches import CELL_SIZE
+from napari_defects.networks import list_models, load_model, model_for
+
+SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))
+PIXEL_NM, DOSE = nd.PRESETS["2DIP-Net"]["pixel_size_nm"], nd.PRESETS["2DIP-Net"]["dose_e_per_A2"]
+DEFECTS = {"V_Te": 0.04, "V2_Te": 0.02, "V_Mo": 0.02, "V_Te+V_Mo": 0.01, "V2_Te+V_Mo": 0.01}
+FIRST_SEED = 900_000
+
+
+def paper_like(seed: int, angle: float = 0.0, side_nm: float = 4.8) -> tuple[nd.Micrograph, pd.DataFrame]:
+    """One image under 2DIP-Net's conditions, and its true sites."""
+    rng = np.random.default_rng(seed)
+    return nd.simulate(
+        "MoTe2", field_of_view_nm=side_nm, pixel_size_nm=PIXEL_NM, defects=DEFECTS,
+        microscope=nd.PRESETS["2DIP-Net"]["microscope"], dose_e_per_A2=float(DOSE * np.exp(rng.uniform(-1, 1))),
+        scan=nd.Scan(rotation_deg=angle, drift_pm_per_line=(0.02, 0.03), jitter_pm=4.0, wander_pm=10.0), seed=seed,
+    )  # fmt: skip
+
+
+def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Best IoU of each true box."""
+    if not len(boxes):
+        return np.zeros(len(truth))
+    return np.array([iou(np.broadcast_to(t, boxes.shape), boxes).max() for t in truth])
+
+
+def whole(truth: pd.DataFrame, micrograph: nd.Micrograph) -> pd.DataFrame:
+    """Cells whose rectangle lies in the image."""
+    middles = sites_nm(truth).mean(1)
+    margin = 0.66 * nd.MOTE2.a_nm
+    return truth[((middles > margin) & (middles < micrograph.extent_nm - margin)).all(1)]
+
+
+def seen_in(found: Found, truth: pd.DataFrame, px_per_a: float) -> np.ndarray:
+    """Boxes of the true cells in the turned image."""
+    middles = (sites_nm(truth).mean(1) / found.pixel_nm - found.origin) @ np.linalg.inv(found.matrix)
+    return boxes_around(middles, px_per_a * CELL_SIZE)
+
+
+def find(n: int = 11) -> None:
+    """Print how many cells of simulated images are found, and how well they are covered."""
+    boxes = load_model("mote2-boxes")
+    px_per_a = nd.MOTE2.a_nm / boxes.pixel_size_nm
+    alphas, betas = (0.55, 0.60, 0.65, 0.70, 0.75), (0.40, 0.45, 0.50, 0.55, 0.60)
+    results: dict[str, list[np.ndarray]] = {"along the lattice": [], "hexagons": [], "unit cells directly": []}
+    table = np.zeros((len(alphas), len(betas)))
+    for k in range(n):
+        micrograph, sites = paper_like(FIRST_SEED + k, angle=33.0 * k)
+        true_frame = frame_of(cells_of(sites, nd.MOTE2), nd.MOTE2)
+        truth = whole(true_cells(sites, nd.MOTE2), micrograph)
+        atoms = nd.locate(micrograph)
+        measured = cells_of(nd.assign_sites(atoms, nd.fit_lattice(atoms, "MoTe2")), nd.MOTE2)
+        frame = frame_of(measured, nd.MOTE2)
+        turn = np.linalg.inv(true_frame)
+        own = boxes_around(sites_nm(measured).mean(1) @ turn, nd.MOTE2.a_nm * CELL_SIZE)
+        results["along the lattice"].append(
+            overlaps(own, boxes_around(sites_nm(truth).mean(1) @ turn, nd.MOTE2.a_nm * CELL_SIZE))
+        )
+        hexagons = find_cells(micrograph, boxes, nd.MOTE2, frame, alpha=1.0, beta=1.0)
+        around, there = hexagons.boxes[: len(hexagons.boxes) // 2], seen_in(hexagons, truth, px_per_a)
+        results["hexagons"].append(overlaps(unit_cells(around), there))
+        for a, alpha in enumerate(alphas):
+            for b, beta in enumerate(betas):
+                table[a, b] += overlaps(unit_cells(around, alpha, beta), there).mean() / n
+        direct = find_cells(micrograph, boxes, nd.MOTE2, frame, direct=True)
+        results["unit cells directly"].append(overlaps(direct.boxes, there))
+    total = sum(map(len, results["hexagons"]))
+    print(f"{total} unit cells of {n} simulated images, rotations 0 to 330 degrees (2DIP-Net: 1691 cells)")
+    print(f"{'way':24}{'IoU > 0.5':>10}{'IoU > 0.7':>10}{'mean IoU':>10}")
+    for name, parts in results.items():
+        values = np.concatenate(parts)
+        print(f"{name:24}{(values > 0.5).mean():10.4f}{(values > 0.7).mean():10.4f}{values.mean():10.4f}")
+    print("\nmean IoU of the cells cut from hexagons (rows alpha, columns beta)")
+    print(pd.DataFrame(table.round(3), index=alphas, columns=betas).to_string())
+    print("\nthe box detector on images that are not turned to the lattice: unit cells with IoU > 0.5")
+    for angle in (0, 3, 6, 10, 15, 20, 30, 45, 60):
+        micrograph, sites = paper_like(FIRST_SEED + 50, angle=float(angle))
+        truth = whole(true_cells(sites, nd.MOTE2), micrograph)
+        found = find_cells(micrograph, boxes, nd.MOTE2, np.eye(2))
+        value = (overlaps(found.boxes, seen_in(found, truth, px_per_a)) > 0.5).mean()
+        print(f"  lattice at {angle:3d} degrees: {value:.3f}, {len(found.boxes) // 2} hexagons")
+
+
+def multislice_cells(name: str) -> tuple[nd.Micrograph, pd.DataFrame, pd.DataFrame]:
+    """Return a multislice image, its measured sites, and what each of their cells truly is."""
+    import tifffile
+
+    folder = SHARED / "checks" / "multislice"
+    params = next(i for i in json.loads((folder / "manifest.json").read_text())["images"] if i["name"] == name)[
+        "params"
+    ]
+    micrograph = nd.Micrograph(tifffile.imread(folder / f"{name}.tif"), params["pixel_size_nm"])
+    atoms = nd.locate(micrograph)
+    sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "MoTe2"))
+    true = pd.read_csv(folder / f"{name}_defects.csv")
+    places = true[["y_px", "x_px"]].to_numpy(float) * params["pixel_size_nm"]
+    species = true["type"].map({"VTe": "V_Te", "VTe2": "V2_Te", "VMo": "V_Mo"}).to_numpy(object)
+    return micrograph, sites, with_truth(cells_of(sites, nd.MOTE2), places, species, micrograph)
+
+
+def with_truth(cells: pd.DataFrame, places: np.ndarray, species: np.ndarray, micrograph: nd.Micrograph) -> pd.DataFrame:
+    """Cells 0.25 nm from the border with the kind that true defects at `places` make of them."""
+    at = sites_nm(cells)
+    distance, which = cKDTree(places).query(at.reshape(-1, 2))
+    names = np.where(distance < 0.1, species[which], "").reshape(-1, 2)
+    metal = (names[:, 0] == "V_Mo").astype(int)
+    chalcogen = np.select([names[:, 1] == "V2_Te", names[:, 1] == "V_Te"], [2, 1], 0)
+    inner = ((at > 0.25) & (at < micrograph.extent_nm - 0.25)).all((1, 2))
+    return cells.assign(kind=number_of(chalcogen, metal))[inner]
+
+
+def verdicts(cells: pd.DataFrame, truth: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kind, and how sure, of each true cell in a table of CELLS; -1 where it was not found."""
+    kinds = kinds_of("MoTe2")
+    known = cells.assign(said=cells["species"].map({k: n for n, k in enumerate(kinds)})).set_index(["frame", "i", "j"])
+    known = known.reindex(truth.index)
+    sure = known["probability"].fillna(0.0).to_numpy(float)
+    return known["said"].fillna(-1).to_numpy(int), sure, truth["kind"].to_numpy(int)
+
+
+def by_defects(defects: pd.DataFrame, truth: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the same from a table of DEFECTS: what the methods for sites make of each cell."""
+    at = sites_nm(truth)
+    places, species = defects[["y_nm", "x_nm"]].to_numpy(float), defects["species"].to_numpy(object)
+    distance, which = cKDTree(places).query(at.reshape(-1, 2))
+    names = np.where(distance < 0.1, species[which], "").reshape(-1, 2)
+    metal = (names[:, 0] == "V_Mo").astype(int)
+    chalcogen = np.select([names[:, 1] == "V2_Te", names[:, 1] == "V_Te"], [2, 1], 0)
+    strange = ~np.isin(names[:, 0], ["", "V_Mo"]) | ~np.isin(names[:, 1], ["", "V_Te", "V2_Te"])
+    said = np.where(strange, -1, number_of(chalcogen, metal))
+    return said, np.ones(len(said)), truth["kind"].to_numpy(int)
+
+
+def multislice() -> None:
+    """Print the accuracy of each way, kind by kind, and its confusion matrix."""
+    kinds = kinds_of("MoTe2")
+    for name in ("mote2_mid", "mote2_low"):
+        micrograph, sites, truth = multislice_cells(name)
+        n = np.bincount(truth["kind"], minlength=6)
+        print(f"\n{name}: {len(truth)} cells; " + ", ".join(f"{k} {c}" for k, c in zip(kinds, n, strict=True) if c))
+        print(f"{'way':34}" + "".join(f"{k:>13}" for k, c in zip(kinds, n, strict=True) if c) + f"{'p > 0.9':>10}")
+        ways: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        for model in list_models("cells"):
+            if model["crystal"] == "MoTe2":
+                ways[model["name"]] = verdicts(detect_cells(micrograph, model["name"], sites=sites), truth)
+        for model in ("mote2-cells-halves", "mote2-cells-whole"):
+            if model in ways:
+                cells = detect_cells(micrograph, model, sites=sites, boxes="mote2-boxes")
+                ways[f"{model}, in boxes"] = verdicts(cells, truth)
+        fcn = model_for("MoTe2")
+        if fcn is not None:
+            ways[f"class maps ({fcn})"] = by_defects(nd.classify(micrograph, sites, model=fcn), truth)
+        ways["intensities"] = by_defects(nd.classify(micrograph, sites, method="intensities"), truth)
+        for way, (said, sure, actual) in ways.items():
+            recall = [np.mean(said[actual == k] == k) for k, c in enumerate(n) if c]
+            share = f"{np.mean(sure > 0.9):10.4f}" if sure.min() < 1 else f"{'–':>10}"
+            print(f"{way:34}" + "".join(f"{r:13.4f}" for r in recall) + share)
+        for way, (said, _, actual) in ways.items():
+            wrong = said != actual
+            pairs = pd.Series(list(zip(actual[wrong], said[wrong], strict=True))).value_counts() if wrong.any() else {}
+            called = {-1: "not found or another species", **dict(enumerate(kinds))}
+            print(f"  {way}: " + ("; ".join(f"{kinds[a]} as {called[s]} {c}" for (a, s), c in pairs.items())
+                                  if wrong.any() else "all right"))  # fmt: skip
+
+
+def calibration(n: int = 40) -> None:
+    """Print accuracy and honesty of the probabilities on simulated images of unseen seeds, by dose."""
+    from napari_defects.cells.detection import calibrated
+    from napari_defects.cells.training import logits_of
+    from napari_defects.cells.validation import calibration_error
+
+    for row in list_models("cells"):
+        model = load_model(row["name"])
+        crystal = nd.get_crystal(model.crystal)
+        px_per_a = crystal.a_nm / model.pixel_size_nm
+        test = simulated(crystal, model.network.architecture, px_per_a=px_per_a, n_images=n, seed=FIRST_SEED)
+        probability = calibrated(logits_of(model.network, test.pictures), np.array(model.card["shares"]), rounds=1)
+        print(f"\n{row['name']}: {len(test.kinds)} simulated cells")
+        print(f"{'dose e/A^2':>20}{'accuracy':>10}{'p > 0.9':>10}{'right there':>12}{'calibration error':>19}")
+        for low, high in ((3e3, 1e4), (1e4, 5e4), (5e4, 5e5)):
+            part = (test.doses >= low) & (test.doses < high)
+            p, kinds = probability[part], test.kinds[part]
+            right, sure = p.argmax(1) == kinds, p.max(1) > 0.9
+            print(f"{low:9.0e} to {high:7.0e}{right.mean():10.4f}{sure.mean():10.4f}{right[sure].mean():12.4f}"
+                  f"{calibration_error(p, kinds):19.4f}")  # fmt: skip
+
+
+def timing() -> None:
+    """Print seconds of CPU per 2048 x 2048 image, everything but the common lattice fit."""
+    torch.set_num_threads(1)
+    micrograph, sites = paper_like(FIRST_SEED + 70, angle=20.0, side_nm=2048 * PIXEL_NM)
+    large, many = nd.simulate("MoTe2", field_of_view_nm=2048 * 0.02, pixel_size_nm=0.02, defects=DEFECTS, seed=3)
+    fcn = model_for("MoTe2") or "wse2-te"
+    for title, image, table in (("4.7 pm/px", micrograph, sites), ("20 pm/px", large, many)):
+        table.attrs["crystal"] = "MoTe2"
+        print(f"\n2048 x 2048 at {title}, {len(cells_of(table, nd.MOTE2))} cells: CPU seconds on one thread")
+        runs: dict[str, Any] = {f"class maps ({fcn})": lambda image=image: nd.predict(image, fcn)}
+        for model in list_models("cells"):
+            if model["crystal"] == "MoTe2":
+                runs[model["name"]] = lambda image=image, table=table, model=model: detect_cells(
+                    image, model["name"], sites=table
+                )
+        runs["boxes + mote2-cells-halves"] = lambda image=image, table=table: detect_cells(
+            image, "mote2-cells-halves", sites=table, boxes="mote2-boxes"
+        )
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            print(f"  {name:32}{time.process_time() - start:8.2f}")
+
+
+def gallery(out: Path = Path("runs")) -> None:
+    """Draw what each way says of real WSe2 and MoS2, and where they disagree."""
+    import matplotlib.pyplot as plt
+
+    from napari_defects.cells.collection import crops
+
+    out.mkdir(exist_ok=True)
+    images = {
+        "wse2_ti": ("WSe2", nd.calibrate(nd.read_micrograph(SHARED / "data/wse2_ti/1028_ADF2_25.dm4"), "WSe2")),
+        "mos2": ("MoS2", nd.Micrograph(np.load(SHARED / "data/mos2/MoS2_stem_Exp-000-2.npy"), 9.0 / 512)),
+    }
+    for name, (crystal, micrograph) in images.items():
+        atoms = nd.locate(micrograph)
+        sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, crystal))
+        ways: dict[str, pd.Series] = {}
+        for model in (row for row in list_models("cells") if row["crystal"] == crystal):
+            cells = detect_cells(micrograph, model["name"], sites=sites)
+            ways[model["name"]] = cells.set_index(["i", "j"])["species"]
+        for method in ("maps", "intensities"):
+            if method == "maps" and model_for(crystal) is None:
+                continue
+            found = nd.classify(micrograph, sites, method=method).dropna(subset=["i"])
+            named = found.groupby(["i", "j"])["species"].agg("+".join)
+            every = cells_of(sites, nd.get_crystal(crystal)).droplevel("frame").index
+            ways[method] = named.reindex(every).fillna("perfect")
+        table = pd.DataFrame(ways).dropna()
+        print(f"\n{name}: {len(table)} cells")
+        for way in ways:
+            print(f"  {way}: " + ", ".join(f"{n} {s}" for s, n in table[way].value_counts().head(8).items()))
+        differ = table[table.nunique(axis=1) > 1]
+        print(f"  not all agree on {len(differ)} cells ({len(differ) / max(len(table), 1):.2%})")
+        chosen = differ.sample(min(24, len(differ)), random_state=0)
+        pictures = crops(micrograph, sites, crystal, np.array(chosen.index.to_list(), int)) if len(chosen) else []
+        figure, axes = plt.subplots(4, 6, figsize=(13, 10.5), constrained_layout=True)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, picture, (_, row) in zip(axes.flat, pictures, chosen.iterrows(), strict=False):
+            axis.imshow(picture, cmap="gray", vmin=-2, vmax=3)
+            axis.set_title("\n".join(f"{way}: {said}" for way, said in row.items()), fontsize=7, loc="left")
+        figure.suptitle(f"{name}: cells on which the ways disagree ({len(differ)} of {len(table)})")
+        figure.savefig(out / f"cells_{name}.png", dpi=110)
+        print(f"  {out / f'cells_{name}.png'}")
+
+
+def noise(images: int = 50, steps: int = 250) -> None:
+    """Print Fig. 4 of 2DIP-Net in small: accuracy against the noise of the training, then with estimated noise."""
+    from napari_defects.cells.recipes import ENDINGS
+    from napari_defects.cells.sweep import NoiseRange, estimated_range, noise_sweep
+
+    view: dict[str, Any] = {"architecture": ENDINGS["cells"].architecture, "px_per_a": 14}
+    tests, estimates = {}, []
+    for dose in (6e3, 5e4):
+        conditions = conditions_for(
+            nd.MOTE2, replace(nd.Conditions(), dose_e_per_A2=(dose, 1.01 * dose), pixel_size_nm=(0.012, 0.016))
+        )
+        tests[f"{dose:.0e}"] = simulated(nd.MOTE2, n_images=25, seed=FIRST_SEED + 5, conditions=conditions, **view)
+        seen, _ = next(scenes(nd.MOTE2, 1, FIRST_SEED + 5, conditions))
+        estimates.append(estimated_range(seen, "MoTe2", f"estimated from {dose:.0e}"))
+        print(f"dose {dose:.1e}: estimated {np.sqrt(np.prod(estimates[-1].dose_e_per_A2)):.2e} e/A^2")
+    doses = {"1e3–3e3": (1e3, 3e3), "1e4–3e4": (1e4, 3e4), "1e5–3e5": (1e5, 3e5), "1e6–3e6": (1e6, 3e6)}
+    guesses = [NoiseRange(f"lambda {d}, mu {mu}", doses[d], mu) for d in doses for mu in (0.0, 1.5)]
+    table = noise_sweep("MoTe2", [*guesses, *estimates], tests, images=images, steps=steps)
+    print(
+        table.pivot(index="trained", columns="test", values="accuracy")
+        .loc[table["trained"].unique()]
+        .round(4)
+        .to_string()
+    )
+
+
+JOBS = {"find": find, "multislice": multislice, "calibration": calibration, "time": timing, "gallery": gallery,
+        "noise": noise}  # fmt: skip
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for job in sys.argv[1:] or ("find", "multislice", "calibration"):
+        JOBS[job]()
