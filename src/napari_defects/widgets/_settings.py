@@ -34,3 +34,19 @@ def limit_threads() -> None:
         torch.set_num_threads(threads)
     if (numba := sys.modules.get("numba")) is not None:
         numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))
+
+
+def keep_llvm_single() -> None:
+    """Keep triton out of a process in which Mesa draws with LLVM: two copies of LLVM end it with a crash.
+
+    torchvision loads triton by way of torch's compiler, which nothing here uses; with a driver of NVIDIA's, or where
+    triton is there already, nothing is changed.
+    """
+    if sys.platform != "linux" or "triton" in sys.modules:
+        return
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            if "libLLVM" in maps.read():
+                sys.modules["triton"] = None  # type: ignore[assignment]
+    except OSError:
+        return

@@ -9,7 +9,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_defects.widgets._settings import limit_threads
+from napari_defects.widgets._settings import keep_llvm_single, limit_threads
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ _running: set[Job] = set()
 
 def _with_threads(function: Callable[..., Any], **arguments: Any) -> Any:
     """Call a function on as many threads as the settings say."""
+    keep_llvm_single()
     limit_threads()
     return function(**arguments)
 
