@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import numpy as np
 from napari.qt import get_qapp
 from PIL import Image
 
+from napari_defects.io import write_micrograph
+from napari_defects.simulation import Scan, simulate
 from napari_defects.widgets._layers import about
 
 SIZE = (1400, 860)
@@ -27,10 +30,10 @@ log = logging.getLogger("screenshots")
 class Afternoon:
     """A napari window, the widgets in it, and a camera."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, viewer: Any = None):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.viewer = napari.Viewer(show=True)
+        self.viewer = napari.Viewer(show=True) if viewer is None else viewer
         self.viewer.window._qt_window.resize(*SIZE)
         self.wait(0.5)
 
@@ -50,6 +53,21 @@ class Afternoon:
         picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
         picture.save(path, optimize=True)
         log.info("%s", path)
+
+    def click_menu(self, *words: str) -> None:
+        """Click through the menus of the window, as in ``("Plugins", "napari-defects", "Analyze")``."""
+        actions = self.viewer.window._qt_window.menuBar().actions()
+        for word in words:
+            found = [a for a in actions if a.text().replace("&", "").startswith(word)]
+            if not found:
+                raise LookupError(f"no {word!r} among {[a.text() for a in actions]}")
+            menu = found[0].menu()
+            if menu is None:
+                found[0].trigger()
+                break
+            menu.aboutToShow.emit()
+            actions = menu.actions()
+        self.wait(0.3)
 
     def open(self, title: str, **fields: Any) -> Any:
         """Open a widget, in front, alone."""
@@ -75,44 +93,67 @@ class Afternoon:
         camera.center = center_nm
         camera.zoom = min(self.viewer.canvas.size) / width_nm
 
+    def overview(self) -> None:
+        """Look at the whole image, and not at what lies beside it."""
+        low, high = np.asarray(self.viewer.layers[0].extent.world)[:, -2:]
+        self.zoom(tuple((low + high) / 2), 1.05 * float((high - low).max()))
+
     def only(self, *kinds: str) -> None:
         """Show the layers whose names begin so, and the image."""
         for layer in self.viewer.layers:
             layer.visible = layer.name.startswith(kinds) or "·" not in layer.name
 
 
-def main(folder: Path) -> None:
-    """Take all pictures."""
-    day = Afternoon(folder)
-    viewer = day.viewer
-    viewer.open_sample("napari-defects", "wse2_te")
-    for layer in list(viewer.layers)[1:]:
-        viewer.layers.remove(layer)
-    viewer.reset_view()
-    day.open("Analyze")
+def scan(path: Path, field_of_view_nm: float = 12.0, seed: int = 1) -> Path:
+    """Write the image of the afternoon: WSe2 with tellurium, with drift and jitter, as a file with a scale."""
+    defects = {"Te_Se": 0.06, "Te2_Se": 0.01, "V_Se": 0.05, "V2_Se": 0.01, "V_W": 0.005, "Se_W": 0.005}
+    conditions = {"scan": Scan(rotation_deg=17.0, wander_pm=15.0, jitter_pm=3.0), "dose_e_per_A2": 3e4}
+    micrograph, _ = simulate("WSe2", field_of_view_nm=field_of_view_nm, defects=defects, seed=seed, **conditions)
+    return write_micrograph(micrograph, path)
+
+
+def play(day: Afternoon, path: Path, out: Path, **parameters: Any) -> None:
+    """Play the afternoon: a file, Analyze, three corrections by hand, counts, an average, its strain, what goes out."""
+    viewer, name = day.viewer, path.stem
+    viewer.open(str(path), plugin="napari-defects")
+    day.click_menu("Plugins", "napari-defects", "Analyze")
+    analyze = viewer.window.dock_widgets["Analyze (napari-defects)"]
+    analyze.fill({"crystal": "WSe2", **parameters})
     day.take("raw")
-
-    day.run(day.open("Localize"))
-    day.zoom((4.0, 4.0), 4.5)
-    day.take("atoms")
-
-    viewer.reset_view()
-    segment = day.open("Segment")
-    day.run(segment)
-    while "defects · WSe2 with Te" not in viewer.layers:
-        day.wait(0.1)
-    day.only("mask", "defects")
-    day.zoom((6.0, 6.0), 7.0)
-    day.take("segment")
-
+    day.run(analyze)
     day.only("defects")
-    day.run(day.open("Classify"))
-    day.only("defects")
-    viewer.reset_view()
-    day.take("defects")
+    day.overview()
+    day.take("analyze")
+    out.mkdir(parents=True, exist_ok=True)
+    analyze.save_recipe(str(out / "recipe.toml"))
+    (out / "script.py").write_text(analyze.python(), encoding="utf-8")
+
+    review = day.open("Review")
+    review.run()
+    review.accept()
+    review.judge(review.classes.names[1])
+    review.reject()
+    day.take("review")
+    review.save(out / "corrections.csv")
+    review.teach(out / "labelled")
+
+    day.overview()
+    count = day.open("Count and export")
+    day.run(count)
+    count.paint()
+    mask = viewer.layers[f"left out · {name}"]
+    side = mask.data.shape[0]
+    y, x = np.indices(mask.data.shape)
+    mask.data_setitem(np.nonzero((y - side) ** 2 + x**2 < (0.3 * side) ** 2), 1)
+    mask.mode = "pan_zoom"
+    day.wait(0.5)
+    count.table.setCurrentCell(0, 0)
+    day.take("count")
+    count.export(out / "tables")
+    count.figure_button.export(85.0, out / "counts.pdf")
 
     average = day.open("Average")
-    day.run(average)
+    average.refresh()
     averages = [layer for layer in viewer.layers if "average" in about(layer)]
     best = max(averages, key=lambda layer: about(layer)["average"].n)
     day.only("average")
@@ -122,27 +163,50 @@ def main(folder: Path) -> None:
     strain = day.open("Strain")
     strain.pickers["sites"].value = best
     day.run(strain)
-    day.only("average", "strain", "displacement")
+    day.only("average", "strain · average", "displacement · average")
     day.take("strain")
+    viewer.screenshot(str(out / "strain.png"), canvas_only=True, flash=False)
 
-    day.only("defects")
+
+def steps(day: Afternoon) -> None:
+    """Take the pictures of the single steps."""
+    viewer = day.viewer
+    viewer.layers.clear()
+    viewer.open_sample("napari-defects", "wse2_te")
+    for layer in list(viewer.layers)[1:]:
+        viewer.layers.remove(layer)
     viewer.reset_view()
-    day.run(day.open("Count and export"))
-    day.take("count")
+    day.run(day.open("Localize"))
+    day.zoom((4.0, 4.0), 4.5)
+    day.take("atoms")
 
-    analyze = day.open("Analyze")
-    day.run(analyze)
+    viewer.reset_view()
+    day.run(day.open("Segment"))
+    while "defects · WSe2 with Te" not in viewer.layers:
+        day.wait(0.1)
+    day.only("mask", "defects")
+    day.zoom((6.0, 6.0), 7.0)
+    day.take("segment")
+
     day.only("defects")
-    low, high = np.asarray(viewer.layers[0].extent.world)
-    day.zoom(tuple((low + high) / 2), 1.05 * float((high - low).max()))
-    day.take("analyze")
+    day.run(day.open("Classify"))
+    day.only("defects")
+    day.overview()
+    day.take("defects")
 
     viewer.layers.clear()
-    simulate = day.open("Simulate", crystal="MoTe2")
-    day.run(simulate)
+    day.run(day.open("Simulate", crystal="MoTe2"))
     day.wait(2.0)
     day.take("simulate")
-    viewer.close()
+
+
+def main(folder: Path) -> None:
+    """Take all pictures."""
+    day = Afternoon(folder)
+    with tempfile.TemporaryDirectory() as place:
+        play(day, scan(Path(place) / "1028_ADF2_25.tif"), Path(place) / "out")
+    steps(day)
+    day.viewer.close()
 
 
 if __name__ == "__main__":

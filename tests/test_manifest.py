@@ -37,6 +37,16 @@ def test_every_widget_leads_on_to_one_that_exists() -> None:
         assert _target(widget.command).follow in (None, *TITLES)
 
 
+def test_every_widget_has_its_page() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    listed = (docs / "napari.md").read_text("utf-8")
+    for widget in MANIFEST.contributions.widgets or ():
+        name = widget.command.removeprefix("napari-defects.")
+        page = (docs / "widgets" / f"{name}.md").read_text("utf-8")
+        assert page.startswith(f"# {widget.display_name}\n"), name
+        assert f"widgets/{name}\n" in listed, name
+
+
 def test_every_command_can_be_imported() -> None:
     for command in MANIFEST.contributions.commands or ():
         assert callable(_target(command.id)), command.id
