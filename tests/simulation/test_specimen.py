@@ -11,8 +11,9 @@ from napari_defects import get_crystal
 from napari_defects.simulation import Surface
 from napari_defects.simulation.graphene import CLUSTERS, KINDS, template
 from napari_defects.simulation.placement import Placer, alloy, apply, check_defects
+from napari_defects.simulation.relaxation import Relaxation, relax
 from napari_defects.simulation.scan import Scan
-from napari_defects.simulation.specimen import SECOND_GRAIN, Relaxation, Specimen, pristine, relax
+from napari_defects.simulation.specimen import SECOND_GRAIN, Specimen, pristine
 
 
 def flake(crystal: str, side_nm: float = 12.0, rotation_deg: float = 10.0) -> Specimen:

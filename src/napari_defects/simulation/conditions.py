@@ -13,9 +13,9 @@ from ..crystals import Crystal, get_crystal
 from .detector import Detector, Surface
 from .graphene import POINTS
 from .probe import Aberrations, Microscope
+from .relaxation import Relaxation
 from .scan import Scan
 from .scattering import cross_section_A2
-from .specimen import Relaxation
 
 Range = tuple[float, float]
 OUTLIERS = ("darker", "brighter")
@@ -136,8 +136,11 @@ def training_species(crystal: str | Crystal) -> tuple[str, ...]:
         return POINTS
     hosts = {s.element: len(s.column) for s in crystal.sublattices}
     species = [f"V_{e}" for e in hosts] + [f"V{n}_{e}" for e, n in hosts.items() if n > 1]
+    if sorted(hosts.values()) == [1, 2]:
+        metal, chalcogen = sorted(hosts, key=hosts.__getitem__)
+        species += [f"{chalcogen}_{metal}"] + [f"{chalcogen}2_{metal}"] * (crystal.name != "WSe2")
     if crystal.name == "WSe2":
-        species += ["Te_Se", "Te2_Se", "Se_W", "Te2_W"]
+        species += ["Te_Se", "Te2_Se", "Te2_W"]
     return tuple(sorted(species))
 
 

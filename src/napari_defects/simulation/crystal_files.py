@@ -42,16 +42,7 @@ def read_crystal(source: Any, *, name: str | None = None, tolerance_nm: float = 
     ValueError
         If ASE cannot read it, or it has no cell.
     """
-    import ase.io
-
-    if isinstance(source, (str, Path)):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"`source` must be a file of atoms, found nothing at {str(source)!r}.")
-        try:
-            source = ase.io.read(str(source))
-        except Exception as error:  # whatever a reader of ASE raises
-            raise ValueError(f"`source` {str(source)!r} is no file of atoms that ASE reads: {error}") from None
-    atoms = source[-1] if isinstance(source, list) else source
+    atoms = read_atoms(source)
     if np.linalg.matrix_rank(np.array(atoms.cell)[:2]) < 2:
         raise ValueError("`source` must have a unit cell; an XYZ file needs its Lattice, or give a CIF or POSCAR.")
     a, b = atoms.cell.lengths()[:2] / 10
@@ -70,6 +61,20 @@ def read_crystal(source: Any, *, name: str | None = None, tolerance_nm: float = 
         elements = tuple(sorted(atoms[int(k)].symbol for k in members))
         columns.append((elements, float(u), float(v)))
     return Crystal(name or atoms.get_chemical_formula("metal", empirical=True), a, b, gamma, _sublattices(columns))
+
+
+def read_atoms(source: Any) -> Any:
+    """Return ``ase.Atoms`` from a file, the last of several, or as they come."""
+    import ase.io
+
+    if isinstance(source, (str, Path)):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"`source` must be a file of atoms, found nothing at {str(source)!r}.")
+        try:
+            source = ase.io.read(str(source))
+        except Exception as error:  # whatever a reader of ASE raises
+            raise ValueError(f"`source` {str(source)!r} is no file of atoms that ASE reads: {error}") from None
+    return source[-1] if isinstance(source, list) else source
 
 
 def one_t_prime(metal: str, chalcogen: str, a_nm: float = 0.3477, b_nm: float = 0.6249) -> Crystal:

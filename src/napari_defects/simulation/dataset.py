@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import count
 from multiprocessing import get_context
@@ -31,7 +31,7 @@ from .truth import Scene, labels
 
 
 def training_pairs(
-    crystal: str | Crystal,
+    crystal: str | Crystal | Sequence[str | Crystal],
     *,
     n: int | None = None,
     shape: tuple[int, int] = (256, 256),
@@ -43,7 +43,8 @@ def training_pairs(
 
     Parameters
     ----------
-    crystal : str or Crystal
+    crystal : str or Crystal, or a sequence of them
+        Of several, each in turn.
     n : int, optional
         How many; None for an endless stream.
     shape : (int, int)
@@ -68,27 +69,29 @@ def training_pairs(
     ValueError
         If `shape` is too small or `workers` negative.
     """
-    crystal = get_crystal(crystal)
-    conditions = conditions or Conditions.for_crystal(crystal)
+    several = [crystal] if isinstance(crystal, str | Crystal) else crystal
+    scenes = [(c, conditions or Conditions.for_crystal(c)) for c in map(get_crystal, several)]
     if min(shape) < 32:
         raise ValueError(f"`shape` must be at least 32 pixels a side, got {shape}.")
     if workers < 0:
         raise ValueError(f"`workers` must be 0 or more, got {workers}.")
-    return _stream(crystal, n, shape, seed, conditions, workers)
+    return _stream(scenes, n, shape, seed, workers)
 
 
 def _stream(
-    crystal: Crystal, n: int | None, shape: tuple[int, int], seed: int, conditions: Conditions, workers: int
+    scenes: list[tuple[Crystal, Conditions]], n: int | None, shape: tuple[int, int], seed: int, workers: int
 ) -> Iterator[tuple[Micrograph, pd.DataFrame]]:
     indices = iter(range(n)) if n is not None else count()
     if not workers:
         for index in indices:
+            crystal, conditions = scenes[index % len(scenes)]
             yield draw_pair(crystal, shape, conditions, seed, index)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         waiting: deque[Future[tuple[Micrograph, pd.DataFrame]]] = deque()
         for index in indices:
+            crystal, conditions = scenes[index % len(scenes)]
             waiting.append(pool.submit(draw_pair, crystal, shape, conditions, seed, index))
             if len(waiting) > 4 * workers:
                 yield waiting.popleft().result()

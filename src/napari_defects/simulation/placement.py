@@ -14,6 +14,7 @@ from ..crystals import Crystal, get_crystal, is_species, occupants, site_of
 from .graphene import KINDS, ROTORS, template
 from .specimen import Array, Defect, Specimen
 
+_HOLLOW = "@hollow"
 _APART_NM = 1.2  # between relaxed defects, whose shapes would not survive each other
 
 
@@ -43,8 +44,12 @@ def check_species(crystal: Crystal, species: str) -> None:
     if species in KINDS:
         if crystal.name != "graphene":
             raise ValueError(f"`defects` {species!r} belongs to graphene, not to {crystal.name}.")
-    elif not is_species(species) or species.startswith(("darker", "brighter")) or site_of(species) is None:
-        raise ValueError(f"`defects` must be named like V_Se, Te2_Se or {', '.join(KINDS)}, got {species!r}.")
+    elif (
+        species.startswith(("darker", "brighter"))
+        or not (site_of(species) or species.endswith(_HOLLOW))
+        or not is_species(species)
+    ):
+        raise ValueError(f"`defects` must be named like V_Se, Te2_Se, Mo@Mo or {', '.join(KINDS)}, got {species!r}.")
     else:
         occupants(species, crystal)
 
@@ -82,6 +87,13 @@ def alloy(crystal: str | Crystal, composition: Mapping[str, float]) -> dict[str,
     return result
 
 
+def _terms(species: str, crystal: Crystal) -> list[tuple[str, tuple[str, ...]]]:
+    """Sublattice and occupants of each column of a species; an adatom between columns counts as on the first."""
+    if species.endswith(_HOLLOW):
+        return [(crystal.sublattices[0].name, crystal.sublattices[0].column)]
+    return [item for term in species.split("+") for item in occupants(term, crystal).items()]
+
+
 class Placer:
     """Chooses sites of a specimen, each used once.
 
@@ -94,8 +106,10 @@ class Placer:
     rng : Generator
     clustering : float
         0 for random sites, towards 1 for sites that keep together.
+    lines : mapping, optional
+        Species to the number of neighbouring sites of each row of them.
     cluster_nm : float
-        Size of the regions in which they do.
+        Size of the regions in which clustered defects keep together.
     """
 
     def __init__(
@@ -104,13 +118,15 @@ class Placer:
         half_extent_nm: Array,
         rng: np.random.Generator,
         clustering: float = 0.0,
+        lines: Mapping[str, int] | None = None,
         cluster_nm: float = 1.5,
     ) -> None:
         self.specimen, self.rng = specimen, rng
         self.free = np.ones(len(specimen.column), bool)
         self.visible = np.all(np.abs(specimen.ideal_nm) < half_extent_nm, axis=1)
         self.tree = cKDTree(specimen.ideal_nm.reshape(-1, 2))
-        self._clustering, self._cluster_nm = clustering, cluster_nm
+        self._clustering, self._cluster_nm, self._lines = clustering, cluster_nm, lines or {}
+        self._names = [s.name for s in specimen.crystal.sublattices]
         self._tracks = 0
 
     def _order(self, sites: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -127,17 +143,31 @@ class Placer:
         if species in KINDS:
             candidates = np.ones(len(self.free), bool)
         else:
-            name = next(iter(occupants(species, self.specimen.crystal)))
-            candidates = self.specimen.sublattice == [s.name for s in self.specimen.crystal.sublattices].index(name)
+            name = _terms(species, self.specimen.crystal)[0][0]
+            candidates = self.specimen.sublattice == self._names.index(name)
         counted = isinstance(amount, (int, np.integer)) or amount > 1
         wanted = int(amount) if counted else int(self.rng.binomial(int(candidates.sum()), amount))
         placed: list[Placed] = []
         for site in self._order(np.flatnonzero(candidates & self.free & (self.visible if counted else True))):
             if len(placed) >= wanted:
                 break
-            if self.free[site] and (defect := self.put(species, int(site))) is not None:
-                placed.append(defect)
+            row = self._row(int(site), min(self._lines.get(species, 1), wanted - len(placed)))
+            placed += [defect for k in row if (defect := self.put(species, k)) is not None]
         return placed
+
+    def _row(self, site: int, length: int) -> list[int]:
+        """Free sites of one kind in a row along a short vector of the lattice; empty where there is no room."""
+        if length == 1:
+            return [site] if self.free[site] else []
+        vectors = self.specimen.crystal.vectors_nm @ self.specimen.rotations[self.specimen.grain[site]]
+        vectors = np.concatenate([vectors, vectors.sum(0)[None], (vectors[0] - vectors[1])[None]])
+        short = np.linalg.norm(vectors, axis=1)
+        way = self.rng.choice(np.flatnonzero(short < 1.1 * short.min()))
+        along = self.specimen.ideal_nm[site] + np.arange(length)[:, None] * vectors[way]
+        distance, found = self.tree.query(along)
+        row = np.asarray(found)
+        fits = self.free[row] & (distance < 0.02) & (self.specimen.sublattice[row] == self.specimen.sublattice[site])
+        return row.tolist() if fits.all() else []
 
     def put(self, species: str, site: int) -> Placed | None:
         """Place one defect at a site; None where its other columns find no room."""
@@ -145,12 +175,14 @@ class Placer:
             self.free[self.tree.query_ball_point(self.specimen.ideal_nm[site], _APART_NM)] = False
             defect = Placed(species, (site,), int(self.rng.integers(3)), int(self.rng.integers(4)), self._tracks)
         else:
-            names = [s.name for s in self.specimen.crystal.sublattices]
             sites = [site]
-            for name in list(occupants(species, self.specimen.crystal))[1:]:
+            for name, _ in _terms(species, self.specimen.crystal)[1:]:
                 reach = 1.05 * self.specimen.crystal.nearest_neighbor_nm
-                near = self.tree.query_ball_point(self.specimen.ideal_nm[site], reach)
-                near = [k for k in near if self.specimen.sublattice[k] == names.index(name) and self.free[k]]
+                near = [
+                    k
+                    for k in self.tree.query_ball_point(self.specimen.ideal_nm[site], reach)
+                    if self.specimen.sublattice[k] == self._names.index(name) and self.free[k] and k not in sites
+                ]
                 if not near:
                     return None
                 sites.append(int(self.rng.choice(near)))
@@ -161,9 +193,8 @@ class Placer:
 
     def put_at(self, species: str, place_nm: Sequence[float]) -> Placed | None:
         """Place one defect at the site of its sublattice that is nearest to a point."""
-        name = None if species in KINDS else next(iter(occupants(species, self.specimen.crystal)))
-        names = [s.name for s in self.specimen.crystal.sublattices]
-        right = self.free & (name is None or self.specimen.sublattice == names.index(name))
+        name = None if species in KINDS else _terms(species, self.specimen.crystal)[0][0]
+        right = self.free & (name is None or self.specimen.sublattice == self._names.index(name))
         distance = np.where(right, np.linalg.norm(self.specimen.ideal_nm - place_nm, axis=1), np.inf)
         if not len(distance) or distance.min() > 2 * self.specimen.crystal.nearest_neighbor_nm:
             return None
@@ -174,19 +205,27 @@ def apply(specimen: Specimen, placed: Iterable[Placed]) -> Specimen:
     """Return a copy of a pristine specimen, with defects."""
     result = specimen.copy()
     tree: cKDTree | None = None
-    names = [s.name for s in specimen.crystal.sublattices]
     for defect in placed:
         first = defect.sites[0]
-        if defect.species not in KINDS:
-            columns = occupants(defect.species, specimen.crystal)
-            for site in defect.sites:
-                result.occupy(site, columns[names[specimen.sublattice[site]]], defect.species)
+        if defect.species.endswith(_HOLLOW):
+            center = _hollow(specimen, first)
+            first = result.add(center, occupants(defect.species, specimen.crystal)["hollow"], defect.species, first)
+        elif defect.species not in KINDS:
+            for site, (_, column) in zip(defect.sites, _terms(defect.species, specimen.crystal), strict=True):
+                result.occupy(site, column, defect.species)
             center = specimen.ideal_nm[list(defect.sites)].mean(axis=0)
         else:
             tree = tree or cKDTree(specimen.ideal_nm)
             center = _apply_template(result, defect, tree)
         result.defects.append(Defect(defect.species, center, first, defect.track))
     return result
+
+
+def _hollow(specimen: Specimen, site: int) -> Array:
+    """Middle of the empty place in the cell of a column of the first sublattice."""
+    crystal = specimen.crystal
+    offset = crystal.hollow_nm - crystal.fractions[0] @ crystal.vectors_nm
+    return np.asarray(specimen.ideal_nm[site] + offset @ specimen.rotations[specimen.grain[site]])
 
 
 def _apply_template(specimen: Specimen, defect: Placed, tree: cKDTree) -> Array:

@@ -134,8 +134,10 @@ def frequencies(shape: tuple[int, int], step_nm: Step, *, half: bool = False) ->
     return qy.astype(np.float32), qx.astype(np.float32)
 
 
-def probe_intensity(microscope: Microscope, shape: tuple[int, int], step_nm: Step) -> npt.NDArray[np.float32]:
-    """|psi|^2 of the aberrated probe, centred on pixel (0, 0) and periodic, with sum 1; without the source."""
+def pupils(
+    microscope: Microscope, shape: tuple[int, int], step_nm: Step
+) -> list[tuple[float, npt.NDArray[np.complex64]]]:
+    """Aperture times aberrations on the frequencies of a grid, with its weight, for each defocus of the spread."""
     ky, kx = frequencies(shape, step_nm)
     alpha = np.hypot(ky, kx) * np.float32(microscope.wavelength_nm)
     edge = 0.7 * max(alpha[1, 0], alpha[0, 1])
@@ -143,16 +145,34 @@ def probe_intensity(microscope: Microscope, shape: tuple[int, int], step_nm: Ste
     lit = np.nonzero(aperture)
     aperture, alpha, phi = aperture[lit], alpha[lit], np.arctan2(ky[lit], kx[lit])
     chi = microscope.aberrations.phase(alpha, phi, microscope.wavelength_nm)
-    nodes, weights = (0.0,), (1.0,)
+    nodes, weights = [0.0], [1.0]
     if microscope.focal_spread_nm:
         points, shares = np.polynomial.hermite_e.hermegauss(5)
-        nodes, weights = tuple(points * microscope.focal_spread_nm), tuple(shares / shares.sum())
-    pupil, intensity = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
+        nodes, weights = (points * microscope.focal_spread_nm).tolist(), (shares / shares.sum()).tolist()
+    result = []
     for node, weight in zip(nodes, weights, strict=True):
+        pupil = np.zeros(shape, np.complex64)
         pupil[lit] = aperture * np.exp(-1j * (chi + np.pi / microscope.wavelength_nm * node * alpha**2))
+        result.append((weight, pupil))
+    return result
+
+
+def probe_intensity(microscope: Microscope, shape: tuple[int, int], step_nm: Step) -> npt.NDArray[np.float32]:
+    """|psi|^2 of the aberrated probe, centred on pixel (0, 0) and periodic, with sum 1; without the source."""
+    intensity = np.zeros(shape, np.float32)
+    for weight, pupil in pupils(microscope, shape, step_nm):
         psi = fft.ifft2(pupil)
         intensity += np.float32(weight) * (psi.real**2 + psi.imag**2)
     return np.asarray(intensity / intensity.sum())
+
+
+def source_transfer(microscope: Microscope, qy: Array, qx: Array) -> Array:
+    """Fourier transform of the source at spatial frequencies in 1/nm."""
+    square, width = qy**2 + qx**2, microscope.source_fwhm_nm
+    blur = (1 - microscope.source_tail) * np.exp(-2 * (np.pi * width / 2.3548) ** 2 * square)
+    if microscope.source_tail:
+        blur += microscope.source_tail * np.exp(-2 * np.pi * width / 1.5328 * np.sqrt(square))
+    return np.asarray(blur)
 
 
 @lru_cache(maxsize=16)
@@ -169,8 +189,4 @@ def transfer(microscope: Microscope, shape: tuple[int, int], step_nm: Step) -> n
         full[np.ix_(*(fft.fftfreq(n, 1 / n).astype(int) for n in patch.shape))] = patch
         patch = full
     qy, qx = frequencies(shape, step_nm, half=True)
-    square, width = qy**2 + qx**2, microscope.source_fwhm_nm
-    blur = (1 - microscope.source_tail) * np.exp(-2 * (np.pi * width / 2.3548) ** 2 * square)
-    if microscope.source_tail:
-        blur += microscope.source_tail * np.exp(-2 * np.pi * width / 1.5328 * np.sqrt(square))
-    return np.asarray(np.conj(fft.rfft2(patch)) * blur, np.complex64)
+    return np.asarray(np.conj(fft.rfft2(patch)) * source_transfer(microscope, qy, qx), np.complex64)

@@ -101,6 +101,21 @@ class Scan:
             noise[row] = self.jitter_memory * noise[row - 1] + np.sqrt(1 - self.jitter_memory**2) * noise[row]
         return noise * self.jitter_pm * 1e-3 / pixel_x_nm
 
+    def places_nm(
+        self,
+        shape: tuple[int, int],
+        pixel_nm: tuple[float, float],
+        distortion: Callable[[Array], Array],
+        row_shift_px: Array | None,
+    ) -> Array:
+        """Place on the specimen that each pixel samples, shape (y, x, 2): the inverse of `seen_at_px`."""
+        pixel = np.moveaxis(np.indices(shape, float), 0, -1).copy()
+        if row_shift_px is not None:
+            pixel[..., 1] -= row_shift_px[:, None]
+        middle = (np.asarray(shape) - 1) / 2
+        place = (pixel - middle) * pixel_nm + distortion(pixel.reshape(-1, 2)).reshape(*shape, 2)
+        return np.asarray(place)
+
     def current(self, n_rows: int, rng: np.random.Generator) -> Array:
         """Draw the probe current of each line relative to its mean, shape (row, 1)."""
         time = np.linspace(0, 1, n_rows)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -14,32 +14,6 @@ from ..crystals import Crystal
 
 Array = npt.NDArray[np.float64]
 SECOND_GRAIN = 100_000
-
-
-@dataclass(frozen=True)
-class Relaxation:
-    """Static displacement of the columns around a defect, along the line from it.
-
-    ``u(r) = amplitude (r0 / r) exp(-(r - r0) / decay) cos(2 pi (r - r0) / wavelength)``, with r0 the
-    distance of the nearest columns: the far field of an inclusion where `decay_nm` and `wavelength_nm`
-    are infinite, an oscillating one otherwise.
-
-    Parameters
-    ----------
-    amplitude_pm : float
-        Displacement of the nearest columns; outwards is positive.
-    wavelength_nm, decay_nm : float
-    """
-
-    amplitude_pm: float
-    wavelength_nm: float = np.inf
-    decay_nm: float = np.inf
-
-    def __call__(self, distance_nm: Array, nearest_nm: float) -> Array:
-        """Radial displacement in nm."""
-        beyond = distance_nm - nearest_nm
-        fall = nearest_nm / np.maximum(distance_nm, 0.5 * nearest_nm) * np.exp(-np.maximum(beyond, 0) / self.decay_nm)
-        return 1e-3 * self.amplitude_pm * fall * np.cos(2 * np.pi * beyond / self.wavelength_nm)
 
 
 class Defect(NamedTuple):
@@ -61,6 +35,7 @@ class Specimen:
         Where each column is, and where the perfect lattice has it.
     cell : ndarray of int, shape (column, 2)
     sublattice : ndarray of int, shape (column,)
+        One more than the last for an adatom between the sites.
     columns : list of tuple of str
         Distinct occupations; the first is the empty one.
     column : ndarray of int, shape (column,)
@@ -93,6 +68,18 @@ class Specimen:
             self.columns.append(column)
         self.column[index] = self.columns.index(column)
         self.species[index] = species
+
+    def add(self, position_nm: Array, column: tuple[str, ...], species: str, near: int) -> int:
+        """Put a column where the lattice has none, in the cell of another; returns its index."""
+        self.position_nm = np.append(self.position_nm, position_nm[None], axis=0)
+        self.ideal_nm = np.append(self.ideal_nm, position_nm[None], axis=0)
+        self.cell = np.append(self.cell, self.cell[near][None], axis=0)
+        self.grain = np.append(self.grain, self.grain[near])
+        self.sublattice = np.append(self.sublattice, len(self.crystal.sublattices))
+        self.column = np.append(self.column, 0)
+        self.species = np.append(self.species, np.array([species], object))
+        self.occupy(len(self.column) - 1, column, species)
+        return len(self.column) - 1
 
     def without_columns(self) -> Specimen:
         """Return the same frame without a crystal."""
@@ -181,20 +168,3 @@ def joined(first: Specimen, second: Specimen) -> Specimen:
         both("sublattice"), first.columns, both("column"), both("species"),
         np.concatenate([first.rotations, second.rotations]), grain,
     )  # fmt: skip
-
-
-def relax(specimen: Specimen, relaxation: Mapping[str, Relaxation], reach_nm: float = 1.2) -> None:
-    """Displace the columns around each defect whose species has a `Relaxation`."""
-    if not len(specimen.column):
-        return
-    tree, nearest = cKDTree(specimen.ideal_nm), specimen.crystal.nearest_neighbor_nm
-    for species, field_of in relaxation.items():
-        centers = np.array([d.center_nm for d in specimen.defects if d.species == species])
-        if not len(centers):
-            continue
-        pairs = cKDTree(centers).sparse_distance_matrix(tree, reach_nm, output_type="ndarray")
-        pairs = pairs[pairs["v"] > 1e-3]
-        size = field_of(pairs["v"], nearest) / pairs["v"]
-        np.add.at(
-            specimen.position_nm, pairs["j"], size[:, None] * (specimen.ideal_nm[pairs["j"]] - centers[pairs["i"]])
-        )

@@ -55,7 +55,7 @@ class Scene:
     @property
     def sublattices(self) -> npt.NDArray[np.object_]:
         """Name of the sublattice of each column."""
-        names = np.array([s.name for s in self.specimen.crystal.sublattices], object)
+        names = np.array([*(s.name for s in self.specimen.crystal.sublattices), ""], object)
         return np.asarray(names[self.specimen.sublattice])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import napari_defects as nd
-from napari_defects.deformation import structure_sites
+from napari_defects.simulation import structure_sites
 
 ase_build = pytest.importorskip("ase.build")
 
