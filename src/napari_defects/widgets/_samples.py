@@ -17,6 +17,12 @@ def wse2_te() -> list[LayerData]:
     return simulated("WSe2 with Te", "WSe2", field_of_view_nm=12.0, defects=defects, seed=1, **_stem80(17.0))
 
 
+def large_field() -> list[LayerData]:
+    """WSe2 with few defects, 40 nm wide: 34,000 columns."""
+    defects = {"Te_Se": 0.02, "V_Se": 0.02, "V2_Se": 0.002, "V_W": 0.001}
+    return simulated("WSe2, large field", "WSe2", field_of_view_nm=40.0, defects=defects, seed=4, **_stem80(8.0))
+
+
 def mote2() -> list[LayerData]:
     """MoTe2 with single and double tellurium vacancies."""
     defects = {"V_Te": 0.04, "V2_Te": 0.01, "V_Mo": 0.005}
