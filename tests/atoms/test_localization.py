@@ -66,6 +66,17 @@ def test_errors_are_true(peak: int) -> None:
     assert 0.85 < off[inner].std() < 1.25
 
 
+def test_tails_of_columns_outside_the_image_do_no_harm() -> None:
+    yx, amplitude = columns.honeycomb(SHAPE, margin_nm=0.6)
+    image = np.random.default_rng(0).poisson(columns.draw(SHAPE, yx, 3000 * amplitude, SIGMA, 300.0))
+    found, atoms = located(image)
+    near = cKDTree(yx).query(found)[1]
+    pull = (found - yx[near]) * columns.PIXEL_NM / atoms[["y_err_nm", "x_err_nm"]].to_numpy()
+    assert np.isfinite(pull).all()
+    rim = columns.inner(found, SHAPE, 12) & ~columns.inner(found, SHAPE, 35)
+    assert pull[rim].std() < 1.6  # without those outside it is above 10
+
+
 def test_an_empty_site_and_a_hole_stay_empty() -> None:
     yx, amplitude = columns.honeycomb(SHAPE)
     gone = (np.linalg.norm(yx - 128, axis=1) < 60) | (np.arange(len(yx)) == np.argmax(columns.inner(yx, SHAPE)))

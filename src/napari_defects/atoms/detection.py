@@ -10,12 +10,17 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_laplace, maximum_filter, percentile_filter, zoom
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from napari_defects.gaussian import Columns
 
 Array = npt.NDArray[np.float64]
 
+_TAIL = 4.5  # widths from which the tail of a column outside the image reaches into it
+_EDGE = 4.0  # widths inside from which a column is on the edge
+_DEEP = 5.0  # widths inside from which columns are trusted to say what lies outside
+_REPEATED = 0.8  # of the columns that a shift must bring onto others to be a period of the pattern
 _DIMMEST = 0.1  # of the bright columns around: half of a lone chalcogen, twice a doubly empty one
 
 
@@ -81,16 +86,73 @@ def pruned(columns: Columns, apart: float) -> Columns:
     return columns.taken(keep)
 
 
-def joined(columns: Columns, yx: Array) -> Columns:
+def joined(columns: Columns, yx: Array, amplitude: Array | None = None) -> Columns:
     """Add columns at `yx`."""
     n = len(yx)
+    height = np.full(n, 0.3 * np.median(columns.amplitude)) if amplitude is None else amplitude
     return replace(
         columns,
         yx=np.concatenate([columns.yx, yx]),
-        amplitude=np.concatenate([columns.amplitude, np.full(n, 0.3 * np.median(columns.amplitude))]),
+        amplitude=np.concatenate([columns.amplitude, height]),
         sigma=np.concatenate([columns.sigma, np.full(n, np.median(columns.sigma))]),
         group=np.concatenate([columns.group, np.zeros(n, np.int64)]),
+        covariance=columns.covariance[:0],
     )
+
+
+def continued(columns: Columns, shape: tuple[int, ...], apart: float) -> Columns:
+    """Add the columns just outside the image, whose tails reach into it: where the pattern inside goes on.
+
+    Columns on the edge, which had to account for those tails, begin again from where the pattern has them. What is
+    added comes last.
+    """
+    width, at, limit = columns.width, columns.isotropic, np.subtract(shape, 1) * (1.0, columns.aspect)
+    shifts = _repeats(at, limit, width)
+    deep = np.minimum(at, limit - at).min(axis=1) / width
+    rim = np.flatnonzero((deep > _DEEP) & (deep < _DEEP + 16))  # nearer the edge, columns still lean on these tails
+    place, height = (at[rim, None] + shifts).reshape(-1, 2), np.repeat(columns.amplitude[rim], len(shifts))
+    out = np.maximum(-place, place - limit).max(axis=1, initial=-np.inf)
+    near_edge = (out > -_EDGE * width) & (out < _TAIL * width)
+    place, height = place[near_edge], height[near_edge]
+    if len(place) == 0:
+        return columns
+    found, left = [], np.ones(len(place), bool)
+    for k, near in enumerate(cKDTree(place).query_ball_point(place, 0.5 * apart)):
+        if left[k]:
+            left[near] = False
+            found.append((*np.median(place[near], axis=0), np.median(height[near])))
+    sites = np.array(found)
+    edge = np.flatnonzero(deep < _EDGE)
+    distance = np.linalg.norm(at[edge, None] - sites[:, :2], axis=-1)
+    out = np.maximum(-sites[:, :2], sites[:, :2] - limit).max(axis=1) > 0.5
+    a, b = linear_sum_assignment(np.minimum(distance, 2 * apart) + 2 * apart * out)  # rather those that were found
+    same = distance[a, b] < 1.8 * apart
+    yx = columns.yx.copy()
+    yx[edge[a[same]]] = sites[b[same], :2] / (1.0, columns.aspect)
+    free = out & ~np.isin(np.arange(len(sites)), b[same])
+    sites = sites[free]
+    return joined(replace(columns, yx=yx), sites[:, :2] / (1.0, columns.aspect), sites[:, 2])
+
+
+def _repeats(at: Array, limit: Array, width: float) -> Array:
+    """Shifts that take nearly every column inside onto another, shape (n, 2)."""
+    inside = at[((at > 16 * width) & (at < limit - 16 * width)).all(axis=1)]
+    if len(inside) < 20:
+        return np.zeros((0, 2))
+    tree = cKDTree(at)
+    some = inside[np.linspace(0, len(inside) - 1, 300).astype(int)]
+    some = np.unique(some, axis=0)
+    candidates = np.concatenate(
+        [at[tree.query_ball_point(p, 16 * width)] - p for p in some[:: max(1, len(some) // 12)]]
+    )
+    candidates = thinned(candidates, -np.linalg.norm(candidates, axis=1), 0.7 * width, 1.0)
+    shifts = []
+    for shift in candidates[np.linalg.norm(candidates, axis=1) > width]:
+        distance, near = (np.asarray(k) for k in tree.query(some + shift))
+        hit = distance < 0.7 * width
+        if hit.mean() > _REPEATED:
+            shifts.append(np.median(at[near[hit]] - some[hit], axis=0))
+    return np.array(shifts).reshape(-1, 2)
 
 
 def left_over(counts: Array, columns: Columns, apart: float) -> Array:

@@ -69,7 +69,9 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     turned = p._replace(fx=np.ascontiguousarray(p.fx[:, :, [1, 1, 1]]))
     slope = np.zeros_like(model)  # of the model as a line, or a column, moves right
     kernels.render(slope, turned, columns.amplitude)
-    score = np.sum((counts / model - 1) * slope, axis=1)
+    pull = counts / model - 1
+    score = np.sum(pull * slope, axis=1)
+    own = kernels.project(pull, p, columns.amplitude)[:, 2]  # nearly 0: the fit ended on coarser pixels
     shared = kernels.lines(slope / model, p, 1) * columns.amplitude[:, None]  # (column, line of its window)
     width = np.arange(shared.shape[1])
     column, line = np.nonzero(width < p.ny[:, None])
@@ -78,7 +80,7 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     moved = _stiffness(pixels, columns, 1 / model).solve(crossed.toarray())  # of columns by lines, (column, line)
     absorbed = crossed.T @ moved
     fast = np.eye(n_lines) - gaussian_filter1d(np.eye(n_lines), _SLOW * float(np.median(columns.sigma)), axis=0)
-    score = fast.T @ score
+    score = fast.T @ (score - own @ moved)
     information = fast.T @ (np.diag(np.sum(slope**2 / model, axis=1)) - absorbed) @ fast
     strength = float((score @ score - np.trace(information)) / np.sum(information**2))
     if strength <= 0:

@@ -17,6 +17,7 @@ from napari_defects.tables import Atoms
 Array = npt.NDArray[np.float64]
 
 _SMALLEST_NM = 0.025  # width of a column; the largest is five times that
+_FINE_PX = 6.0  # jitter differs from line to line: lines are fitted one by one
 _USUAL_NM = 0.055  # width of a column at atomic resolution
 
 
@@ -131,13 +132,14 @@ def _locate(
         if len(more) == 0:
             break
         columns = fit_columns(counts, detection.joined(columns, more), polish=False, steps=3, errors=False)
-    columns = detection.pruned(fit_columns(counts, detection.pruned(columns, apart)), apart)
+    columns = detection.pruned(fit_columns(counts, detection.pruned(columns, apart), fine_px=_FINE_PX), apart)
     if len(columns.yx) == 0:
         return tables.empty("atoms"), {}
     jitter = estimate_jitter(counts, columns)
     if jitter.rms_px > 0:
         counts = straighten(counts, jitter.offset_px)
-        columns = fit_columns(counts, columns, coarse=False)
+    fitted = fit_columns(counts, detection.continued(columns, counts.shape, apart), coarse=False, fine_px=_FINE_PX)
+    columns = fitted.taken(np.arange(len(fitted.yx)) < len(columns.yx))
     table = _table(columns, counts, noise, pixel, likely)
     table["x_err_nm"] = np.hypot(table["x_err_nm"], jitter.column_error_px[table.index] * pixel[1])
     table.insert(0, "frame", index)

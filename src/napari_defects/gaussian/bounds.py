@@ -33,7 +33,10 @@ def covariance(pixels: Pixels, columns: Columns, near: Neighbors | None = None) 
     n, size = len(columns.yx), 4 if columns.free_sigma else 3
     near = near or Neighbors(columns)
     pixels = pixels.within(_REACH * columns.profile.reach)
-    own, *_ = near.rows(pixels.blocks(columns, near.pairs, pixels.weight(columns)), size, columns.group)
+    blocks = pixels.blocks(columns, near.pairs, pixels.weight(columns))
+    out = np.flatnonzero(columns.outside(pixels.shape))
+    blocks[out, 1, 1] = blocks[out, 2, 2] = 1e6  # their places are taken as known
+    own, *_ = near.rows(blocks, size, columns.group)
     rings = near.rings(columns.isotropic, min(_RING, n))
     result = np.empty((n, size, size))
     spread(solvers.covariances, n, own, near.other, near.pointer, rings, result)

@@ -11,6 +11,8 @@ from scipy.spatial import cKDTree
 from napari_defects.gaussian import kernels
 from napari_defects.gaussian.kernels import Array, Index, Windows
 
+_TAIL = 0.8  # widths outside the image from which the place of a column is not fitted
+
 
 @dataclass(frozen=True, eq=False)
 class Profile:
@@ -35,11 +37,11 @@ class Profile:
     def stamp(self) -> tuple[Array, Array]:
         """Distances in units of the width, shape (sample,), and the values there, shape (sample, sample)."""
         half = round(self.reach / self.step) + 2
-        t = np.arange(-half, half + 1) * self.step
+        t = np.asarray(np.arange(-half, half + 1) * self.step, np.float64)
         if self.terms.shape[1] == 0:
             g = np.exp(-0.5 * t * t)
-            return t, np.outer(g, g)
-        return t, np.einsum("ra,rb->ab", *self.terms)
+            return t, np.asarray(np.outer(g, g))
+        return t, np.asarray(np.einsum("ra,rb->ab", *self.terms))
 
 
 GAUSSIAN = Profile()
@@ -119,6 +121,11 @@ class Columns:
         upper = self.nodes[iy, ix] * (1 - fx) + self.nodes[iy, ix + 1] * fx
         lower = self.nodes[iy + 1, ix] * (1 - fx) + self.nodes[iy + 1, ix + 1] * fx
         return np.asarray(upper * (1 - fy) + lower * fy)
+
+    def outside(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """Columns so far outside the image that only a tail is seen: height and place cannot both be had."""
+        far = _TAIL * self.sigma[:, None] / (1.0, self.aspect)
+        return np.asarray(((self.yx < -far) | (self.yx > np.subtract(shape, 1) + far)).any(axis=1))
 
     def windows(self, shape: tuple[int, ...], binning: int = 1, reach: float | None = None) -> Windows:
         """Tables of all columns on binned pixels of that shape, out to `reach` sigma or as far as the profile goes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+import numpy.typing as npt
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from napari_defects.gaussian import solvers
 from napari_defects.gaussian.columns import Columns
@@ -11,7 +12,10 @@ from napari_defects.gaussian.kernels import Array, Index
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.threads import spread
 
+Single = npt.NDArray[np.float32]
+
 _NEAR = 5.5  # sigma beyond which columns hardly know of each other
+_NEAR_FREE = 7.5  # the same where every width is free: all of them together are nearly a background
 
 
 class Neighbors:
@@ -19,7 +23,7 @@ class Neighbors:
 
     def __init__(self, columns: Columns) -> None:
         n = len(columns.yx)
-        near = columns.pairs(_NEAR * max(1.0, columns.profile.reach / 5))
+        near = columns.pairs((_NEAR_FREE if columns.free_sigma else _NEAR) * max(1.0, columns.profile.reach / 5))
         self.pairs: Index = np.concatenate([np.repeat(np.arange(n), 2).reshape(-1, 2), near])
         i, self.other = np.concatenate([self.pairs, near[:, ::-1]]).T
         order = np.lexsort((self.other, i))
@@ -28,10 +32,11 @@ class Neighbors:
         number = np.concatenate([np.arange(len(self.pairs)), np.arange(n, len(self.pairs))])
         self.which, self.turned = number[order], (np.arange(len(order)) >= len(self.pairs))[order]
 
-    def rows(self, blocks: Array, size: int, group: Index, groups: int = 0) -> tuple[Array, Array, Array]:
+    def rows(self, blocks: Array, size: int, group: Index, groups: int = 0) -> tuple[Single, Array, Array]:
         """Blocks of pairs as rows of a matrix (entry, size, size), what is off its diagonal, and what widths do."""
         n = len(self.pointer) - 1
-        own, lumped, wide = np.empty((len(self.other), size, size)), np.zeros((n, size)), np.zeros((n, size, groups))
+        own = np.empty((len(self.other), size, size), np.float32)  # half the memory to walk through
+        lumped, wide = np.zeros((n, size)), np.zeros((n, size, groups))
         rows = blocks, self.which, self.turned, self.other, self.pointer, group
         spread(solvers.compact, n, *rows, own, lumped, wide)
         return own, lumped, wide
@@ -96,7 +101,7 @@ class NormalEquations:
         left = shared.copy()
         solvers.eliminate(inverse, self.side, self.place, left)
         root = 1 / np.sqrt(np.diag(shared))
-        factor = cho_factor(left * root * root[:, None] + 1e-6 * np.eye(len(root)), check_finite=False)
+        factor = _factor(left * root * root[:, None])
 
         def multiply(v: Array) -> Array:
             out, head, tail = np.empty_like(v), v[: n * size].reshape(n, size), v[n * size :]
@@ -118,6 +123,16 @@ class NormalEquations:
         return _conjugate_gradients(multiply, precondition, score, tolerance)
 
 
+def _factor(matrix: Array) -> tuple[Array, bool]:
+    """Cholesky factor; what is not positive definite is lifted until it is."""
+    ridge = 1e-6
+    while True:
+        try:
+            return cho_factor(matrix + ridge * np.eye(len(matrix)), check_finite=False)  # type: ignore[no-any-return]
+        except LinAlgError:
+            ridge *= 10
+
+
 def _conjugate_gradients(multiply, precondition, right: Array, tolerance: float, most: int = 100) -> Array:  # type: ignore[no-untyped-def]
     """Solution of a positive definite system, to a relative tolerance in the preconditioner's norm."""
     solution, residual = np.zeros_like(right), right.copy()
@@ -128,7 +143,10 @@ def _conjugate_gradients(multiply, precondition, right: Array, tolerance: float,
         if not energy > goal:
             break
         product = multiply(direction)
-        length = energy / float(direction @ product)
+        curvature = float(direction @ product)
+        if not curvature > 0:
+            break
+        length = energy / curvature
         solution += length * direction
         residual -= length * product
         turned = precondition(residual)

@@ -26,6 +26,7 @@ def fit_columns(
     polish: bool = True,
     errors: bool = True,
     tolerance: float = 1e-3,
+    fine_px: float = FINE,
 ) -> Columns:
     """Fit all columns of an image at once by Poisson maximum likelihood.
 
@@ -51,6 +52,8 @@ def fit_columns(
     tolerance : float
         A pass ends when the next step would lower the deviance by less than this per parameter, or
         move all but a few columns (those beyond the edge) by less than its root in units of their error.
+    fine_px : float
+        Binned pixels that a width has at least in the second pass.
 
     Returns
     -------
@@ -65,7 +68,7 @@ def fit_columns(
     columns, equations = start, None
     if coarse:
         columns, equations = _iterate(binned, binned, start, None, near, steps, 100 * tolerance)
-    fine = Pixels(counts, grid, binning=max(1, int(columns.width / FINE)))
+    fine = Pixels(counts, grid, binning=max(1, int(columns.width / fine_px)))
     if polish:
         columns, _ = _iterate(fine, binned, columns, equations, near, steps, tolerance)
     return replace(columns, covariance=covariance(fine, columns, near) if errors else start.covariance[:0])
@@ -120,9 +123,7 @@ def _trust(columns: Columns, shape: tuple[int, ...]) -> Array:
     """Weak springs that hold every column's parameters near where they are, shape (column, 3 or 4)."""
     width = 0.3 * columns.sigma
     spring = np.stack([0.3 * columns.amplitude, width, width, width], axis=1)[:, : 4 if columns.free_sigma else 3]
-    far = 0.8 * columns.sigma[:, None] / (1.0, columns.aspect)
-    out = (columns.yx < -far) | (columns.yx > np.subtract(shape, 1) + far)
-    spring[:, 1:3][out] *= 1e-5  # of a tail beyond the edge, height and distance cannot both be had
+    spring[columns.outside(shape), 1:3] *= 1e-5
     return np.asarray(spring**-2.0)
 
 
@@ -136,7 +137,7 @@ def _moved(columns: Columns, equations: NormalEquations, step: Array, shape: tup
     return replace(
         columns,
         amplitude=columns.amplitude + np.maximum(own[:, 0], -0.6 * columns.amplitude),
-        yx=np.clip(yx, -4 * limit, np.subtract(shape, 1) + 4 * limit),
+        yx=np.clip(yx, np.minimum(columns.yx, -4 * limit), np.maximum(columns.yx, np.subtract(shape, 1) + 4 * limit)),
         sigma=columns.sigma + np.clip(wider, -0.2 * columns.sigma, 0.2 * columns.sigma),
         nodes=columns.nodes + step[size * n + groups :].reshape(columns.nodes.shape),
     )

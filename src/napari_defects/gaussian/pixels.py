@@ -79,7 +79,7 @@ class Pixels:
         grid = np.array([h.shape[1] for h in self.hats])
         at = columns.yx / np.subtract(self.shape, 1) * (grid - 1)
         first = np.clip(np.rint(at).astype(np.int64) - 1, 0, grid - 3)
-        side = kernels.overlaps(weight, *self.hats, first, self.windows(columns), columns.amplitude)
+        side = kernels.overlaps(weight, self.hats[0], self.hats[1], first, self.windows(columns), columns.amplitude)
         three = np.arange(3)
         node = (first[:, 0, None, None] + three[:, None]) * grid[1] + first[:, 1, None, None] + three
         n = len(columns.yx)

@@ -134,7 +134,7 @@ def nearest(first: int, last: int, at: Array, other: Array, pointer: Array, out:
                 distance[k], out[i, k] = d, j
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def covariances(first: int, last: int, own: Array, other: Array, pointer: Array, rings: Array, out: Array) -> None:
     """Covariance of each column with those around it, (column, size, size); NaN where undetermined.
 
@@ -168,6 +168,8 @@ def covariances(first: int, last: int, own: Array, other: Array, pointer: Array,
                     m[c, d] = total / m[d, d]
                 elif total > 1e-12 * m[c, c]:
                     m[c, c] = np.sqrt(total)
+                elif c < n - size:
+                    m[c, c] = np.inf  # nothing is known of a neighbour: as it cannot be fitted, it stays where it is
                 else:
                     m[c, c], good = 1.0, False
         corner[:] = m[n - size :, n - size :]
