@@ -1,10 +1,10 @@
 """Bonds and movies measured: real and multislice graphene, simulated movies with known switches.
 
-python benchmarks/bonds.py [stills walk multislice movies speed] [--pictures FOLDER]
+python benchmarks/bonds.py [stills walk multislice movies turns speed] [--pictures FOLDER]
 
 `stills`, `walk` and `multislice` need the folder of shared images (NAPARI_DEFECTS_SHARED or
-../shared beside the repository) and are left out where it is absent. `--pictures` draws every
-frame whose class is not that of its file.
+../shared beside the repository) and are left out where it is absent. `--pictures` draws
+every frame whose class is not that of its file, and all of them side by side (disagreements.png).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from napari_defects.bonds import angle_table, bond_graph, bond_table, find_defec
 from napari_defects.bonds.chemistry import assign_elements, bond_rules
 from napari_defects.bonds.neighborhoods import resolve
 from napari_defects.micrograph import Micrograph
+from napari_defects.simulation import Motion
 from napari_defects.tracks import track, transitions
 
 SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))
@@ -78,12 +79,12 @@ def stills(pictures: Path | None) -> None:
             lengths.append(bond_table(graph).query("bond == 'C-Si'").assign(species=name.split("_")[0]))
             angles.append(angle_table(graph).assign(species=name.split("_")[0]))
         else:
-            wrong.append((name, species))
-            if pictures is not None:
-                draw(pictures / f"{name}.png", micrograph, atoms, graph, name, species)
+            wrong.append((name, species, micrograph, atoms, graph))
     print(f"frames {len(names)}: defect found {found / len(names):.1%}, class of the file {right / len(names):.1%}")
     print(f"foreign atoms to the file's: median {1e3 * np.median(offsets):.1f} pm of {len(offsets)}")
-    print("other class:", "; ".join(f"{n}: {', '.join(s) or 'none'}" for n, s in wrong))
+    print("other class:", "; ".join(f"{n}: {', '.join(s) or 'none'}" for n, s, *_ in wrong))
+    if pictures is not None and wrong:
+        draw(pictures, wrong)
     bonds, turns = pd.concat(lengths), pd.concat(angles)
     for species, text in (("Si1C3", "159.6 +- 14.7 of the collection, 150 seed"), ("Si1C4", "188.7 +- 8.7, 172 seed")):
         one, two = bonds[bonds["species"] == species]["length_pm"], turns[turns["species"] == species]["angle_deg"]
@@ -92,23 +93,28 @@ def stills(pictures: Path | None) -> None:
               f"angle {two.mean():.1f} +- {two.std():.1f} deg")  # fmt: skip
 
 
-def draw(path: Path, micrograph: Micrograph, atoms: pd.DataFrame, graph, name: str, species: list[str]) -> None:
+def draw(folder: Path, wrong: list[tuple]) -> None:
+    """Draw every frame of another class than its file's: bonds as found, the file's silicon circled."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure, axes = plt.subplots(figsize=(6, 6))
-    height, width = micrograph.extent_nm
-    axes.imshow(micrograph.frame(), cmap="gray", extent=(0, width, height, 0))
-    for bond in bond_table(graph).itertuples():
-        axes.plot([bond.x0_nm, bond.x1_nm], [bond.y0_nm, bond.y1_nm], color="gold" if "Si" in bond.bond else "cyan")
-    axes.scatter(atoms["x_nm"], atoms["y_nm"], s=20, c=np.where(atoms["element"] == "Si", "red", "blue"))
-    axes.plot(*silicon(name, micrograph)[:, ::-1].T, "o", mfc="none", mec="lime", ms=14)
-    y, x = silicon(name, micrograph).mean(0)
-    axes.set(xlim=(x - 0.7, x + 0.7), ylim=(y + 0.7, y - 0.7), title=f"{name}: {', '.join(species) or 'none'}")
-    figure.savefig(path, dpi=80)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, panels = plt.subplots(1, len(wrong), figsize=(3.4 * len(wrong), 3.7), squeeze=False)
+    for axes, (name, species, micrograph, atoms, graph) in zip(panels[0], wrong, strict=True):
+        height, width = micrograph.extent_nm
+        axes.imshow(micrograph.frame(), cmap="gray", extent=(0, width, height, 0))
+        for bond in bond_table(graph).itertuples():
+            color = "gold" if "Si" in bond.bond else "deepskyblue"
+            axes.plot([bond.x0_nm, bond.x1_nm], [bond.y0_nm, bond.y1_nm], color=color, lw=1)
+        axes.scatter(atoms["x_nm"], atoms["y_nm"], s=12, c=np.where(atoms["element"] == "Si", "red", "deepskyblue"))
+        axes.plot(*silicon(name, micrograph)[:, ::-1].T, "o", mfc="none", mec="lime", ms=14)
+        y, x = silicon(name, micrograph).mean(0)
+        axes.set(xlim=(x - 0.7, x + 0.7), ylim=(y + 0.7, y - 0.7), xticks=[], yticks=[])
+        axes.set_title(f"{name}\nfound: {', '.join(species) or 'none'}", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(folder / "disagreements.png", dpi=90)
     plt.close(figure)
 
 
@@ -153,35 +159,56 @@ def multislice(_: Path | None) -> None:
         subprocess.run([sys.executable, SHARED / "checks" / "score.py", "set", out], check=True)
 
 
-def movies(_: Path | None) -> None:
-    print("== simulated movies: hops and switches between three and four bonds")
-    from napari_defects.simulation import Microscope, Motion
+MICROSCOPE = nd.Microscope(60.0, 31.0, 86.0, 200.0, 0.08)
+HEAD = "dose e/A2   Si-C bond err pm   found   class right   true / found within 1 frame   invented   unsure"
 
-    microscope = Microscope(60.0, 31.0, 86.0, 200.0, 0.08)
+
+def followed(kind: str, dose: float, frames: int, motion: dict, seed: int):
+    """Simulate a movie of one defect in the middle, and follow it."""
+    micrograph, _ = nd.simulate(
+        "graphene", field_of_view_nm=2.8, pixel_size_nm=0.0125, at=[(kind, 1.4, 1.4)], microscope=MICROSCOPE,
+        dose_e_per_A2=dose, frames=frames, motion=motion, seed=seed,
+    )  # fmt: skip
+    truth = micrograph.metadata["defects"].set_index("frame")
+    results = nd.analyze_bonds(micrograph)
+    bonds = bond_table(results.graph)
+    return truth, results, float(bonds.loc[bonds["bond"] == "C-Si", "length_err_pm"].median())
+
+
+def movies(_: Path | None) -> None:
+    print("== simulated movies: hops, and switches between three and four bonds")
     motion = {"Si1C3": Motion(hop=0.1, switch=0.12, becomes="Si1C4"), "Si1C4": Motion(switch=0.12, becomes="Si1C3")}
-    print("dose e/A2   bond err pm   found   class right   switches true/found within 1 frame   invented")
-    for dose in (2e6, 5e5, 1e5):
-        seen = right = total = true = hit = invented = 0
-        errors = []
-        for seed in range(1):
-            micrograph, _ = nd.simulate(
-                "graphene", field_of_view_nm=2.8, pixel_size_nm=0.0125, at=[("Si1C3", 1.4, 1.4)], microscope=microscope,
-                dose_e_per_A2=dose, frames=30, motion=motion, seed=seed,
-            )  # fmt: skip
-            truth = micrograph.metadata["defects"].set_index("frame")
-            truth = truth[((truth[["y_nm", "x_nm"]] - 1.4).abs() < 1.1).all(axis=1)]  # with its neighbours in view
-            _, _, defects = chemistry(micrograph)
-            mine = defects[defects["species"].str.startswith("Si")].sort_values("probability").groupby("frame").tail(1)
-            mine = mine.set_index("frame").sort_index()
-            errors += mine["bond_err_pm"].dropna().tolist()
-            both = truth.index.intersection(mine.index)
-            seen, total = seen + len(both), total + len(truth)
-            right += int((truth.loc[both, "species"] == mine.loc[both, "species"]).sum())
-            known, found = switches(truth["species"]), switches(mine["species"])
-            true, hit = true + len(known), hit + sum(any(abs(k - f) <= 1 for f in found) for k in known)
-            invented += sum(all(abs(k - f) > 1 for k in known) for f in found)
-        print(f"{dose:9.0e}   {np.median(errors):11.1f}   {seen / total:5.2f}   {right / total:11.2f}   "
-              f"{true:13d} / {hit:<20d}   {invented:8d}")  # fmt: skip
+    print(HEAD)
+    for dose in (2e6, 5e5, 1e5, 5e4):
+        truth, results, error = followed("Si1C3", dose, 30, motion, 0)
+        truth = truth[((truth[["y_nm", "x_nm"]] - 1.4).abs() < 1.1).all(axis=1)]  # with its neighbours in view
+        tracks = results.tracks[results.tracks["species"].str.startswith("Si")]
+        best = tracks.sort_values("probability").groupby("frame").tail(1).set_index("frame").sort_index()
+        both = truth.index.intersection(best.index)
+        right = (truth.loc[both, "species"] == best.loc[both, "species"]).mean()
+        report(dose, error, len(both) / len(truth), right, switches(truth["species"]),
+               transitions(tracks)["frame"].tolist(), int(best["unsure"].sum()))  # fmt: skip
+
+
+def turns(_: Path | None) -> None:
+    print("== simulated movies: a rotor of three silicon atoms that turns by 60 degrees")
+    known = [4, 5, 9, 16, 17, 22]
+    print(HEAD + "   angle err deg")
+    for dose in (1e6, 2e5, 1e5, 7e4, 5e4):
+        truth, results, error = followed("Si3C6", dose, 26, {"Si3C6": Motion(turn_at=tuple(known))}, 0)
+        table = results.tables()["rotors"]
+        tracks = results.tracks[results.tracks["species"].str.startswith("Si")]
+        right = (tracks["species"] == "Si3C6").sum() / len(truth)
+        report(dose, error, tracks["frame"].nunique() / len(truth), right, known,
+               table.loc[table["switch"], "frame"].tolist(), int(table["unsure"].sum()),
+               f"   {table['angle_err_deg'].median():.2f}")  # fmt: skip
+
+
+def report(dose, error, seen, right, known, found, unsure, more="") -> None:
+    hit = sum(any(abs(k - f) <= 1 for f in found) for k in known)
+    invented = sum(all(abs(k - f) > 1 for k in known) for f in found)
+    print(f"{dose:9.0e}   {error:16.1f}   {seen:5.2f}   {right:11.2f}   {len(known):11d} / {hit:<14d}   "
+          f"{invented:8d}   {unsure:6d}{more}", flush=True)  # fmt: skip
 
 
 def switches(species: pd.Series) -> list[int]:
@@ -196,19 +223,15 @@ def speed(_: Path | None) -> None:
     )
     frames = np.stack([micrograph.frame()] * 72)
     frames = Micrograph(frames + rng.normal(0, 0.02 * np.std(frames), frames.shape).astype(np.float32), 0.0125)
-    nd.locate(micrograph)
-    start = time.perf_counter()
-    atoms = nd.locate(frames)
-    located = time.perf_counter()
-    defects = find_defects(bond_graph(resolve(frames, assign_elements(atoms, bond_rules("graphene")))))
-    named = time.perf_counter()
-    track(defects)
-    print(f"locate {located - start:.1f} s, bonds {named - located:.1f} s, track {time.perf_counter() - named:.1f} s; "
-          f"{len(defects)} defects")  # fmt: skip
+    nd.analyze_bonds(micrograph)
+    start, cpu = time.perf_counter(), time.process_time()
+    results = nd.analyze_bonds(frames)
+    print(f"pixels to trajectories: {time.perf_counter() - start:.1f} s, {time.process_time() - cpu:.1f} s of CPU; "
+          f"{len(results.defects)} defects, {results.tracks['track'].nunique()} trajectory")  # fmt: skip
 
 
 def main() -> None:
-    parts = {f.__name__: f for f in (stills, walk, multislice, movies, speed)}
+    parts = {f.__name__: f for f in (stills, walk, multislice, movies, turns, speed)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(parts), choices=list(parts), metavar="part")
     parser.add_argument("--pictures", type=Path, default=None)

@@ -3,7 +3,20 @@ import pandas as pd
 import pytest
 
 from napari_defects import tables
-from napari_defects.tracks import dwell_times, dwells, rotor, track, transition_matrix, transitions
+from napari_defects.crystals import GRAPHENE
+from napari_defects.lattice.phasing import Host
+from napari_defects.tracks import (
+    dwell_times,
+    dwells,
+    find_hops,
+    hop_rates,
+    measure_drift,
+    rotor,
+    rotors,
+    track,
+    transition_matrix,
+    transitions,
+)
 
 
 def defects(frames, places, species="Si1C3"):
@@ -131,6 +144,142 @@ def test_a_frame_during_the_turn_is_flagged_not_forced():
     assert halfway.index[halfway["switch"]].tolist() == [11]
     two = table[~((table["frame"] == 4) & (table.index % 3 == 0))]
     assert rotor(two).loc[4, "unsure"]
+
+
+# -- drift, hops, smoothing ------------------------------------------------------------------------------------------
+
+
+def drifting(steps, start=(0.05, 0.08)):
+    """Lattices of graphene that have drifted by so much, each told by another of its equal cells."""
+    rng = np.random.default_rng(0)
+    vectors = GRAPHENE.vectors_nm
+    cells = rng.integers(-3, 4, (len(steps), 2))
+    return {n: Host(GRAPHENE, np.array(start) + d + c @ vectors, vectors, 2.0) for n, d, c in
+            zip(range(len(steps)), steps, cells, strict=True)}  # fmt: skip
+
+
+def test_drift_is_followed_through_equal_cells_and_taken_out():
+    path = np.cumsum(np.tile([0.05, -0.03], (20, 1)), axis=0) - [0.05, -0.03]
+    path[10:] += np.cumsum(np.tile([0.1, 0.0], (10, 1)), axis=0)  # faster: more than a cell in all
+    lattices = drifting(path)
+    del lattices[7]
+    drift = measure_drift(lattices)
+    assert drift[["dy_nm", "dx_nm"]].to_numpy() == pytest.approx(np.delete(path, 7, axis=0), abs=1e-9)
+    assert (drift["dy_err_nm"] == 0.002).all()
+    table = defects(range(20), np.array([1.0, 1.0]) + path)
+    assert track(table, max_step_nm=0.1)["track"].nunique() > 1
+    still = track(table, max_step_nm=0.1, drift=drift)
+    assert still["track"].nunique() == 1
+    assert still[["y_crystal_nm", "x_crystal_nm"]].std().max() < 0.02  # frame 7 is interpolated
+    assert still[["y_nm", "x_nm"]].equals(table[["y_nm", "x_nm"]])
+
+
+def hopping(n=400, chance=0.1, noise=0.02, seed=1):
+    """A silicon on the sites of graphene, hopping along bonds; positions, and the frames of its hops."""
+    rng = np.random.default_rng(seed)
+    lattice = Host(GRAPHENE, np.zeros(2), GRAPHENE.vectors_nm)
+    sites = lattice.sites_within(np.array([20.0, 20.0]))[1]
+    here = int(np.argmin(np.linalg.norm(sites - 10, axis=1)))
+    places, frames = [], []
+    for frame in range(n):
+        if frame and rng.random() < chance:
+            near = np.flatnonzero(np.abs(np.linalg.norm(sites - sites[here], axis=1) - 0.142) < 0.01)
+            here = int(rng.choice(near))
+            frames.append(frame)
+        places.append(sites[here])
+    return np.array(places) + rng.normal(0, noise, (n, 2)), frames, lattice
+
+
+def test_hops_are_found_counted_and_make_a_diffusion_coefficient():
+    places, known, lattice = hopping()
+    tracks = track(defects(range(400), places))
+    hops = find_hops(tracks, lattice)
+    assert hops["frame"].tolist() == known
+    assert (hops["bonds"] == 1).all()
+    assert hops["step_nm"].mean() == pytest.approx(0.142, abs=0.01)
+    rates = hop_rates(tracks, hops, frame_interval_s=0.5).iloc[0]
+    assert rates["rate_low"] < 0.2 < rates["rate_high"]
+    assert rates["rate"] == pytest.approx(len(known) / 199.5)
+    assert rates["diffusion_nm2"] == pytest.approx(rates["rate"] * 0.142**2 / 4, rel=0.1)
+    quiet = track(defects(range(100), np.full((100, 2), 5.0) + np.random.default_rng(0).normal(0, 0.02, (100, 2))))
+    none = hop_rates(quiet, find_hops(quiet, lattice)).iloc[0]
+    assert (none["hops"], none["rate"], none["rate_low"]) == (0, 0, 0)
+    assert none["rate_high"] == pytest.approx(3.689 / 99, rel=1e-3)
+    assert find_hops(track(tables.empty("defects")), lattice).empty
+
+
+def test_a_long_jump_is_so_many_bonds_and_the_time_of_a_gap_counts():
+    lattice = Host(GRAPHENE, np.zeros(2), GRAPHENE.vectors_nm)
+    sites = lattice.sites_within(np.array([8.0, 8.0]))[1]
+    a = int(np.argmin(np.linalg.norm(sites - 4, axis=1)))
+    b = int(np.flatnonzero(np.abs(np.linalg.norm(sites - sites[a], axis=1) - 0.246) < 1e-3)[0])
+    tracks = track(defects([0, 1, 4, 5], sites[[a, a, b, b]]))
+    hop = find_hops(tracks, lattice)
+    assert hop[["frame", "frame_before", "gap_frames", "bonds"]].to_numpy().tolist() == [[4, 1, 2, 2]]
+
+
+def test_the_smoother_is_off_by_default_and_overrules_only_doubtful_frames():
+    species = ["Si1C3"] * 10 + ["Si1C4"] * 10
+    species[4] = species[15] = "Si1C2"
+    species[12] = "Si1C3"
+    table = defects(range(20), np.ones((20, 2)), species)
+    table["probability"] = [0.9] * 20
+    table.loc[[4, 15], "probability"] = 0.6
+    raw = track(table)
+    assert raw["species"].tolist() == species
+    smooth = track(table, smooth_frames=10)
+    assert smooth["species"].tolist() == ["Si1C3"] * 10 + ["Si1C4"] * 10
+    assert smooth["species_seen"].tolist() == species
+    table.loc[12, "probability"] = 0.999
+    table.loc[13, ["species", "probability"]] = ["Si1C3", 0.999]
+    sure = track(table, smooth_frames=3)
+    assert sure["species"].tolist()[12:14] == ["Si1C3", "Si1C3"], "two sure frames are believed"
+    with pytest.raises(ValueError, match="`smooth_frames` must be above 1"):
+        track(table, smooth_frames=0.5)
+
+
+def test_a_frame_between_two_classes_that_is_neither_is_unsure_and_no_change_of_its_own():
+    species = ["Si1C3"] * 4 + ["Si1C2"] + ["Si1C4"] * 4
+    tracks = track(defects(range(9), np.ones((9, 2)), species))
+    assert tracks.index[tracks["unsure"]].tolist() == [4]
+    change = transitions(tracks)
+    assert change[["frame", "frame_before", "gap_frames"]].to_numpy().tolist() == [[5, 3, 1]]
+    assert change["species_to"].tolist() == ["Si1C4"]
+    assert dwells(tracks)["frames"].tolist() == [5, 4]
+    doubtful = defects(range(3), np.ones((3, 2))).assign(probability=[1.0, 0.3, 1.0])
+    assert track(doubtful)["unsure"].tolist() == [False, True, False]
+
+
+def test_two_that_merge_and_one_that_splits_are_told_by_their_parents():
+    frames = [0, 0, 1, 1, 2, 3, 4, 4, 5, 5]
+    x = [1.0, 1.8, 1.1, 1.7, 1.4, 1.4, 1.2, 1.6, 1.0, 1.8]
+    table = defects(frames, np.column_stack([np.ones(10), x]))
+    assert "parents" not in track(table).attrs
+    tracks = track(table, branching=True)
+    assert tracks["track"].nunique() == 5
+    parents = tracks.attrs["parents"]
+    middle = int(tracks["track"][tracks["frame"] == 2].item())
+    assert sorted(parents[middle]) == [0, 1]
+    assert sorted(child for child, own in parents.items() if own == [middle]) == [3, 4]
+
+
+def test_rotors_are_found_among_the_defects_of_a_movie():
+    atoms = triangles([0, 0, 0, 60, 60, 0])
+    atoms["element"] = "Si"
+    carbon = atoms.assign(element="C", y_nm=atoms["y_nm"] + 0.1)
+    table = defects(list(range(6)) * 2, [[2, 3]] * 6 + [[9, 9]] * 6, ["Si3C6"] * 6 + ["Si1C3"] * 6)
+    table.loc[2, "species"] = "Si2C5"
+    tracks = track(table)
+    found = rotors(pd.concat([atoms, carbon], ignore_index=True), tracks)
+    assert found["track"].unique().tolist() == [0]
+    assert found["frame"][found["switch"]].tolist() == [3, 5]
+    assert found["angle_deg"].diff().abs().max() == pytest.approx(60, abs=8), "no fold where the rotor lies"
+    fourth = pd.DataFrame(
+        {"frame": range(6), "y_nm": 2.0, "x_nm": 3.0, "y_err_nm": 0.01, "x_err_nm": 0.01, "element": "Si"}
+    )
+    four = rotors(pd.concat([atoms, fourth], ignore_index=True), tracks.assign(species="Si4C6"))
+    assert four["frame"][four["switch"]].tolist() == [3, 5]
+    assert rotors(atoms, tracks[tracks["species"] == "Si1C3"]).empty
 
 
 def test_words_for_wrong_input():

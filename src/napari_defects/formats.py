@@ -50,7 +50,7 @@ def read_signals(path: Path) -> list[Signal]:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}.")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; give one file, or use `napari-defects batch` for many.")
+        return [_folder(path)]
     if suffix not in READERS:
         known = ", ".join(name[1:] for name in READERS)
         raise ValueError(f"{path.name}: {suffix or 'no suffix'} is not an image format known here: {known}.")
@@ -178,7 +178,44 @@ def _movie(path: Path, lazy: bool) -> list[Signal]:
     data = np.stack(frames).astype(np.uint8)
     if colored:
         logger.warning("%s is in false colour: its luminance is used, not the detector's signal.", path.name)
-    return [Signal(path.stem, data if len(data) > 1 else data[0], None, interval)]
+    lossy = path.suffix.lower() != ".gif"
+    if lossy:
+        logger.warning(
+            "%s is compressed with losses, which change heights and move atoms; measure on the original.", path.name
+        )
+    known = {"lossy": lossy, "false_colour": colored}
+    return [Signal(path.stem, data if len(data) > 1 else data[0], None, interval, known)]
+
+
+def _folder(path: Path) -> Signal:
+    """Read the images of a folder, in natural order, as a movie; frames whose number is missing are blank (NaN)."""
+    files = sorted((f for f in path.iterdir() if f.suffix.lower() in READERS), key=lambda f: _natural(f.stem))
+    kinds = sorted({f.suffix.lower() for f in files})
+    if len(kinds) != 1:
+        found = f"holds files of {len(kinds)} kinds ({', '.join(kinds)})" if kinds else "holds no image"
+        raise Refused(f"the folder {path.name} {found}; give a folder with the frames of one movie, or one file.")
+    frames = [read_signals(f)[0] for f in files]
+    shape = tuple(frames[0].data.shape)
+    if odd := next(
+        (f.name for f, s in zip(files, frames, strict=True) if s.data.shape != shape or s.data.ndim != 2), None
+    ):
+        raise Refused(f"{odd} in {path.name} is no frame of {' x '.join(map(str, shape))} px as the first one is.")
+    digits = [re.findall(r"\d+", f.stem) for f in files]
+    numbers = [int(d[-1]) for d in digits if d]
+    steps = np.diff(numbers)
+    if len(numbers) < len(files) or (steps < 1).any() or numbers[-1] - numbers[0] >= 2 * len(files):
+        numbers = list(range(len(files)))
+    data = np.full((numbers[-1] - numbers[0] + 1, *shape), np.nan, np.float32)
+    for number, frame in zip(numbers, frames, strict=True):
+        data[number - numbers[0]] = frame.data
+    if missing := len(data) - len(files):
+        logger.warning("%s: %d of %d frames are missing; they stay blank.", path.name, missing, len(data))
+    return Signal(path.name, data, frames[0].pixel_size_nm, None, {"first_frame": numbers[0], **frames[0].metadata})
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Key that sorts frame_2 before frame_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _grey(pixels: Any, name: str) -> Any:

@@ -39,7 +39,8 @@ def read_micrograph(
     Parameters
     ----------
     path : str or path
-        A dm3, dm4, emd, ser, mrc, hspy, tif, npy, png, jpg, mp4, avi or gif file.
+        A dm3, dm4, emd, ser, mrc, hspy, tif, npy, png, jpg, mp4, avi or gif file; or a folder with the frames of a
+        movie, in natural order (2 before 10). Frames whose number is missing stay blank (NaN).
     pixel_size_nm : float or (float, float), optional
         Side of a pixel, or a pair ``(y, x)``; instead of what the file says.
     channel : str or int, optional

@@ -15,14 +15,15 @@ from typing import Annotated, Any
 import typer
 
 from .jobs import analyze, batch, demo, simulate, watch
+from .movies import bonds
 from .networks import evaluate, models, train
 from .steps import average, classify, count, locate, predict, strain, track
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are tiny: threads would only wait for each other
 
 VERBS: tuple[Callable[..., None], ...] = (
-    simulate, train, evaluate, predict, locate, classify, average, strain, track, count, analyze, batch, watch, models,
-    demo,
+    simulate, train, evaluate, predict, locate, classify, average, strain, bonds, track, count, analyze, batch, watch,
+    models, demo,
 )  # fmt: skip
 """In the order of the help."""
 

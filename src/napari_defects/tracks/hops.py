@@ -33,8 +33,8 @@ def find_hops(tracks: pd.DataFrame, lattice: Host) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `track`, `frame`, `frame_before`, `gap_frames`, `species`, `y_nm`, `x_nm` (drift taken out), `step_nm`, and
-        `bonds`: how many bonds of the host lead from the site it was nearest to, to the one it is nearest to.
+        `track`, `frame`, `frame_before`, `gap_frames`, `species`, `y_nm`, `x_nm` (drift taken out), `step_nm` of the
+        ideal lattice, and `bonds`: how many bonds of the host lead from the site it was nearest to, to the one it is nearest to.
     """
     table = in_order(tracks)
     names = ("y_crystal_nm", "x_crystal_nm")
@@ -56,7 +56,8 @@ def find_hops(tracks: pd.DataFrame, lattice: Host) -> pd.DataFrame:
             if step > _STAYS * bond:
                 old, new = int(tree.query(was)[1]), int(tree.query(at)[1])
                 lead = max(int(dijkstra(bonds, indices=[old], unweighted=True)[0, new]), 1)
-                rows.append((number, frame, before, frame - before - 1, species, *at, step, lead))
+                ideal = float(np.linalg.norm(sites[new] - sites[old])) or step  # noise makes steps longer, not shorter
+                rows.append((number, frame, before, frame - before - 1, species, *at, ideal, lead))
                 stay = []
             stay.append(at)
             before = frame

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import pandas as pd
 
 from ..atoms import locate
@@ -34,6 +35,8 @@ from .drift import measure_drift
 from .hops import find_hops, hop_rates
 from .linking import track
 from .rotors import rotors
+
+_OWN = r"V[1-9]|SW"  # defects of the host itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +105,9 @@ def analyze_bonds(
 ) -> BondResults:
     """Bonds, defects and trajectories of a still or a movie.
 
-    Every frame by itself: atoms, elements (brightness and `maps`), the neighbourhoods of foreign atoms with the
-    lattice as a prior, bonds, formulas. Then drift against the lattice, and trajectories in the crystal.
+    Every frame by itself, blank ones left out: atoms, elements (brightness and `maps`), the neighbourhoods
+    of foreign atoms with the lattice as a prior, bonds, formulas. Then drift against the lattice, and
+    trajectories in the crystal.
 
     Parameters
     ----------
@@ -117,7 +121,7 @@ def analyze_bonds(
     rules : BondRules or path of a TOML file, optional
         Which atoms bond; the shipped rules of the crystal by default.
     min_probability : float
-        In a still, less certain defects are left out; in a movie their frames are `unsure`.
+        Less certain defects are left out; in a movie, frames of less certain foreign atoms are `unsure`.
     max_step_nm : float
         Farthest a defect goes from one frame to the next; over a gap of n frames, n times as far.
     memory_frames : int
@@ -147,18 +151,27 @@ def analyze_bonds(
             "use classify(), or a host such as graphene or hBN."
         )
     told = on_step or (lambda _name, _result: None)
+    seen = seen_frames(micrograph)
     if not isinstance(rules, BondRules):
         rules = bond_rules(crystal, rules)
     if atoms is None:
-        atoms = locate(micrograph, maps=maps, progress=_part(progress, 0.0, 0.6))
+        part, own = micrograph, maps
+        if len(seen) < micrograph.n_frames:
+            part = replace(micrograph, data=np.asarray(micrograph.data)[seen])
+            own = None if maps is None else replace(maps, data=np.asarray(maps.data)[:, seen])
+        atoms = locate(part, maps=own, progress=_part(progress, 0.0, 0.6))
+        atoms["frame"] = np.array(seen)[atoms["frame"]]
     told("atoms", atoms)
     elements = atoms if "element" in atoms else assign_elements(atoms, rules, maps=maps)
     resolved, lattices = resolve_frames(
         micrograph, elements, crystal=crystal, rules=rules, progress=_part(progress, 0.6, 0.9)
     )
     graph = bond_graph(resolved, crystal=crystal, rules=rules)
-    least = 0.0 if micrograph.is_movie else min_probability
-    defects = find_defects(graph, maps=maps, micrograph=micrograph, min_probability=least)
+    defects = find_defects(graph, maps=maps, micrograph=micrograph, min_probability=0.0)
+    sure = defects["probability"] >= min_probability
+    if micrograph.is_movie:  # a foreign atom is there, whatever it bonds to
+        sure |= ~defects["species"].str.fullmatch(_OWN)
+    defects = Defects(defects[sure].reset_index(drop=True).assign(defect=range(int(sure.sum()))))
     told("defects", defects)
     drift = measure_drift(lattices, tuple(micrograph.extent_nm / 2))
     tracks = track(
@@ -169,6 +182,22 @@ def analyze_bonds(
     if progress is not None:
         progress(100, 100)
     return BondResults(crystal, resolved, graph, defects, tracks, lattices, drift, micrograph.frame_interval_s)
+
+
+def seen_frames(micrograph: Micrograph) -> list[int]:
+    """Numbers of the frames that are not blank.
+
+    Raises
+    ------
+    ValueError
+        If all are.
+    """
+    data = micrograph.data if micrograph.is_movie else np.asarray(micrograph.data)[None]
+    frames = (np.asarray(frame) for frame in data)
+    seen = [n for n, frame in enumerate(frames) if np.isfinite(frame).any() and np.nanmin(frame) < np.nanmax(frame)]
+    if not seen:
+        raise ValueError("every frame is blank; is it the right channel?")
+    return seen
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:

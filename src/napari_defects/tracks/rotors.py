@@ -32,7 +32,8 @@ def rotor(triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float 
     Returns
     -------
     DataFrame
-        `frame`, `angle_deg` (anticlockwise from the right, -60 to 60), `angle_err_deg`, `order`,
+        `frame`, `angle_deg` (anticlockwise from the right, within 120 degrees that begin 30 before
+        one of the two orientations), `angle_err_deg`, `order`,
         `distortion` (spread of the sides over their mean), `state` (0 or 1: which of the two
         orientations 60° apart), `switch` (first sure frame of the other state), `unsure`.
     """
@@ -59,6 +60,8 @@ def rotor(triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float 
     axis = np.sqrt(np.mean(phase[clear] ** 2)) if clear.any() else 1.0  # the orientation, whichever of the two
     side = np.real(phase / axis) * np.abs(axis)
     result["unsure"] = ~clear | ~(np.abs(side) >= np.cos(np.deg2rad(3 * between_deg)))
+    fold = np.rad2deg(np.angle(axis)) / 3 - 30
+    result["angle_deg"] = fold + (result["angle_deg"] - fold) % 120
     sure = result.index[~result["unsure"]]
     result["state"] = pd.array([pd.NA] * len(result), dtype="Int64")
     result.loc[sure, "state"] = (side[sure] < 0).astype(int)

@@ -6,12 +6,14 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtGui import QFont
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_defects.bonds import angle_table, foreign_atoms
 
 _COLORS = {"C": "#9a9a9a", "Si": "#e69f00", "N": "#56b4e9", "B": "#f2a7c3", "O": "#d55e00"}
 _OTHER = "#8c6bb1"
+_MANY = 6  # angles, more than which are not all written
 _APART = 0.45  # of a bond: how far from its apex an angle is written
 
 
@@ -35,15 +37,22 @@ class Structure(QWidget):
         self.words = []
         core = set(nodes)
         foreign = [n for n in foreign_atoms(graph) if n in core]
-        around = {m for n in nodes for m in graph[n]} - core
-        place = {n: np.array([graph.nodes[n]["x_nm"], graph.nodes[n]["y_nm"]]) for n in core | around}
+        place = {n: np.array([graph.nodes[n]["x_nm"], graph.nodes[n]["y_nm"]]) for n in graph.nodes if n in core}
         for a, b, bond in graph.edges(core, data=True):
-            main = a in foreign or b in foreign or (not foreign and {a, b} <= core)
-            ends = np.array([place[a], place[b]])
-            self.plot.plot(*ends.T, pen=pg.mkPen("#dddddd" if main else "#5a5a5a", width=2.5 if main else 1.2))
-            if main and foreign:
-                self._write(f"{bond['length_pm']:.0f} ± {bond['length_err_pm']:.0f}", ends.mean(0), "#ffffff")
-        for row in angle_table(graph, foreign).itertuples():
+            main = a in foreign or b in foreign
+            ends = [np.array([graph.nodes[n]["x_nm"], graph.nodes[n]["y_nm"]]) for n in (a, b)]
+            for k, n in enumerate((a, b)):  # bonds that lead out of the defect are cut short
+                ends[k] = ends[k] if n in core else 0.6 * ends[1 - k] + 0.4 * ends[k]
+            self.plot.plot(
+                *np.transpose(ends), pen=pg.mkPen("#dddddd" if main else "#6a6a6a", width=2.5 if main else 1.2)
+            )
+            if main or (not foreign and {a, b} <= core):
+                self._write(f"{bond['length_pm']:.0f}±{bond['length_err_pm']:.0f}", np.mean(ends, axis=0), "#ffffff")
+        angles = angle_table(graph, foreign)
+        if len(angles) > _MANY:  # of a cluster: those to the host only
+            inner = [{r.a, r.b} & set(foreign) for r in angles.itertuples()]
+            angles = angles[[not one for one in inner]]
+        for row in angles.itertuples():
             apex = place[row.apex]
             legs = [(place[n] - apex) / np.linalg.norm(place[n] - apex) for n in (row.a, row.b)]
             way = legs[0] + legs[1]
@@ -53,18 +62,20 @@ class Structure(QWidget):
             self._write(f"{row.angle_deg:.0f}°", apex + reach * way / np.linalg.norm(way), "#ffd166")
         for n, at in place.items():
             element = graph.nodes[n]["element"]
-            color = pg.mkColor(_COLORS.get(element, _OTHER))
-            color.setAlphaF(1.0 if n in core else 0.4)
-            self.plot.plot([at[0]], [at[1]], pen=None, symbol="o", symbolSize=22 if n in foreign else 15,
-                           symbolBrush=color, symbolPen=None)  # fmt: skip
-            if n in core:
-                self._write(element, at, "#101010")
+            self.plot.plot([at[0]], [at[1]], pen=None, symbol="o", symbolSize=24 if n in foreign else 17,
+                           symbolBrush=_COLORS.get(element, _OTHER), symbolPen=None)  # fmt: skip
+            self._write(element, at, "#101010", plain=True)
+        low, high = np.min(list(place.values()), axis=0), np.max(list(place.values()), axis=0)
+        self.plot.setRange(xRange=(low[0], high[0]), yRange=(low[1], high[1]), padding=0.18)
         self.setVisible(True)
 
-    def _write(self, text: str, at: Any, color: str) -> None:
+    def _write(self, text: str, at: Any, color: str, plain: bool = False) -> None:
         import pyqtgraph as pg
 
-        item = pg.TextItem(text, color=color, anchor=(0.5, 0.5))
+        item = pg.TextItem(text, color=color, anchor=(0.5, 0.5), fill=None if plain else pg.mkBrush(38, 41, 48, 190))
+        font = QFont()
+        font.setPointSize(8)
+        item.setFont(font)
         item.setPos(*at)
         self.plot.addItem(item)
         self.words.append(text)
@@ -74,9 +85,10 @@ class Structure(QWidget):
 
         if self.plot is None:
             self.plot = pg.PlotWidget(background="#262930")
-            self.plot.setFixedHeight(230)
+            self.plot.setFixedHeight(270)
             self.plot.setAspectLocked(True)
             self.plot.invertY(True)
+            self.plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             self.plot.setMouseEnabled(False, False)
             self.plot.hideButtons()
             self.plot.setMenuEnabled(False)

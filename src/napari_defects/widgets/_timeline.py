@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_defects.crystals import species_color
 
@@ -72,12 +72,14 @@ class Timeline(QWidget):
         for number in range(2):
             plot = pg.PlotWidget(background=None)
             plot.setFixedHeight(HEIGHT_PX if number else HEIGHT_PX - 20)
+            plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             plot.setMouseEnabled(False, False)
             plot.hideButtons()
             plot.setMenuEnabled(False)
             plot.showGrid(x=True, y=True, alpha=0.15)
             plot.getAxis("left").setWidth(58)
-            plot.getAxis("left").enableAutoSIPrefix(False)
+            for side in ("left", "bottom"):
+                plot.getAxis(side).enableAutoSIPrefix(False)
             cursor = pg.InfiniteLine(angle=90, pen=pg.mkPen("#ff5d8f", width=1.5))
             plot.addItem(cursor)
             plot.scene().sigMouseClicked.connect(
@@ -89,7 +91,6 @@ class Timeline(QWidget):
         self.plots[0].getAxis("bottom").setStyle(showValues=False)
         self.plots[1].setXLink(self.plots[0])
         self.plots[1].setLabel("bottom", "frame")
-        self.plots[1].getAxis("bottom").enableAutoSIPrefix(False)
 
     @staticmethod
     def _line(plot: Any, frame: Any, value: Any, error: Any, colors: list[str], unsure: Any) -> None:

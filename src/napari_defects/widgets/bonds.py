@@ -232,7 +232,8 @@ def summary(results: Any, movie: bool) -> str:
 
     changes = len(transitions(results.tracks))
     long = int((results.tracks.groupby("track")["frame"].nunique() > 1).sum())
-    return f"{long} trajectories in {results.atoms['frame'].nunique()} frames, {changes} changes of class"
+    frames, many = results.atoms["frame"].nunique(), "y" if long == 1 else "ies"
+    return f"{long} trajector{many} in {frames} frames, {changes} change{'' if changes == 1 else 's'} of class"
 
 
 def doubt(results: Any, micrograph: Any) -> str:

@@ -1,0 +1,53 @@
+"""Bonds: from a still or a movie to the chemistry of its defects, and what it does over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._options import Calibrate, Channel, Crystal, ModelName, Out, PixelSize
+from ._running import progress_bar
+
+Frames = Annotated[Path, typer.Argument(metavar="IMAGE", help="an image, a movie, or a folder with its frames")]
+Rules = Annotated[Path | None, typer.Option("--rules", help="which atoms bond, as TOML")]
+
+
+def bonds(
+    image: Frames, out: Out, crystal: Crystal = None, model: ModelName = None, rules: Rules = None,
+    min_probability: Annotated[float | None, typer.Option()] = None,
+    max_step_nm: Annotated[float | None, typer.Option()] = None,
+    memory_frames: Annotated[int | None, typer.Option()] = None,
+    smooth_frames: Annotated[float | None, typer.Option(help="0: every frame its own class")] = None,
+    branching: Annotated[bool, typer.Option("--branching", help="trajectories may merge and split")] = False,
+    pixel_size_nm: PixelSize = None, calibrate: Calibrate = False, channel: Channel = None,
+) -> None:  # fmt: skip
+    """Write bonds, angles, rings, defects, trajectories, hops, rotors; the graph, and structures, into a folder."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from ..io import read_micrograph
+    from ..lattice import calibrate as measure
+    from ..networks import predict
+    from ..tracks import analyze_bonds
+    from ..tracks.movies import seen_frames
+
+    micrograph = read_micrograph(image, pixel_size_nm=pixel_size_nm, channel=channel)
+    host = crystal or "graphene"
+    if calibrate:
+        first = np.asarray(micrograph.data)[seen_frames(micrograph)[0]] if micrograph.is_movie else micrograph.data
+        known = measure(replace(micrograph, data=first), host)
+        micrograph = replace(micrograph, pixel_size_nm=known.pixel_size_nm, metadata=known.metadata)
+    given = {
+        "rules": rules, "min_probability": min_probability, "max_step_nm": max_step_nm,
+        "memory_frames": memory_frames, "smooth_frames": smooth_frames, "branching": branching or None,
+    }  # fmt: skip
+    keywords: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    with progress_bar(image.name) as progress:
+        maps = None if model in (None, "none") else predict(micrograph, model, progress=progress)
+        results = analyze_bonds(micrograph, crystal=host, maps=maps, progress=progress, **keywords)
+    results.write(out)
+    counts = results.defects["species"].value_counts()
+    typer.echo("\n".join(f"{species:<14}{n:>6}" for species, n in counts.items()) or "no defects")
