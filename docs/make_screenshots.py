@@ -144,7 +144,7 @@ def play(day: Afternoon, path: Path, out: Path, **parameters: Any) -> None:
     mask = viewer.layers[f"left out · {name}"]
     side = mask.data.shape[0]
     y, x = np.indices(mask.data.shape)
-    mask.data_setitem(np.nonzero((y - side) ** 2 + x**2 < (0.3 * side) ** 2), 1)
+    mask.data_setitem(np.nonzero((y - side) ** 2 + (x - side) ** 2 < (0.4 * side) ** 2), 1)
     mask.mode = "pan_zoom"
     day.wait(0.5)
     count.table.setCurrentCell(0, 0)

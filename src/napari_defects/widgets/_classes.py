@@ -28,6 +28,7 @@ class Classes(QWidget):
     def offer(self, names: list[str]) -> None:
         """Offer these classes under the keys 1 to 9."""
         while (item := self._grid.takeAt(0)) is not None:
+            item.widget().hide()  # it is deleted later, and would be seen until then
             item.widget().deleteLater()
         self.names, self._buttons = names[:9], {}
         for number, name in enumerate(self.names):

@@ -119,8 +119,11 @@ class Analyze(Panel):
         self.lines.fail()
 
     def shown(self, made: Made, layers: list[Any]) -> None:
-        """Leave nothing running."""
+        """Leave nothing running, and the defects at hand."""
         self.lines.finish()
+        name = f"defects · {self.pickers['image'].value.name}"
+        if name in self.viewer.layers:
+            self.viewer.layers.selection.active = self.viewer.layers[name]
 
     def _progressed(self, done: int, total: int) -> None:
         from napari_defects.pipeline import STEPS

@@ -185,6 +185,7 @@ class Gallery(QWidget):
     def show_layers(self, layers: list[Any]) -> None:
         """Show these layers of averages."""
         while (item := self._grid.takeAt(0)) is not None:
+            item.widget().hide()  # it is deleted later, and would be seen until then
             item.widget().deleteLater()
         for number, layer in enumerate(layers):
             cell, words = QLabel(), QLabel(caption(about(layer)["average"]))

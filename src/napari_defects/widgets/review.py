@@ -144,6 +144,7 @@ class Review(Panel):
             self.say(f"✓ Every one of {len(table):,} defects has been looked at.")
             return
         self.say("")
+        self.viewer.layers.selection.active = self.layer  # its tools are at hand, to add and delete by mouse
         self._reviewing(True)
         self._go(self._queue[0])
 
