@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from .base import Described
@@ -17,6 +20,13 @@ ANCHORS_PX = (8, 16, 32, 64, 128)
 RATIOS = (0.5, 1.0, 2.0)
 MOST_BOXES = 800
 INPUT_PX = 512
+
+
+class _AsItComes(GeneralizedRCNNTransform):
+    """Neither resizes nor normalizes."""
+
+    def resize(self, image: torch.Tensor, target: Any = None) -> tuple[torch.Tensor, Any]:
+        return image, target
 
 
 class BoxNetwork(Described):
@@ -46,11 +56,12 @@ class BoxNetwork(Described):
             box_roi_pool=MultiScaleRoIAlign(["0"], 7, 2),
             box_head=TwoMLPHead(last.out_channels * 49, hidden),
             box_predictor=FastRCNNPredictor(hidden, n_classes),
-            image_mean=[0.0], image_std=[1.0], _skip_resize=True,
             rpn_fg_iou_thresh=0.6, rpn_pre_nms_top_n_train=2000, rpn_post_nms_top_n_train=1000,
             rpn_pre_nms_top_n_test=4000, rpn_post_nms_top_n_test=2 * MOST_BOXES,
             box_detections_per_img=2 * MOST_BOXES, box_nms_thresh=0.4, box_batch_size_per_image=256,
         )  # fmt: skip
+
+        self.detector.transform = _AsItComes(INPUT_PX, INPUT_PX, image_mean=[0.0], image_std=[1.0])
 
     def forward(
         self, images: list[torch.Tensor], targets: list[dict[str, torch.Tensor]] | None = None

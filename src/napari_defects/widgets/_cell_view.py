@@ -14,7 +14,7 @@ from napari_defects.widgets._cells import cell_color
 from napari_defects.widgets.average import picture
 
 Array = npt.NDArray[np.floating[Any]]
-SIDE_PX, COLUMNS = 92, 3
+SIDE_PX, COLUMNS = 92, 6
 
 
 class CellView(NamedTuple):
@@ -54,12 +54,12 @@ class CellPanel(QWidget):
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setSpacing(3)
-        self.images = [(QLabel(), QLabel()) for _ in range(COLUMNS)]
+        self.images = [(QLabel(), QLabel()) for _ in range(COLUMNS // 2)]
         for column, (image, words) in enumerate(self.images):
             image.setFixedSize(SIDE_PX, SIDE_PX)
             words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-            self._grid.addWidget(image, 0, column, Qt.AlignmentFlag.AlignHCenter)
-            self._grid.addWidget(words, 1, column)
+            self._grid.addWidget(image, 0, 2 * column, 1, 2, Qt.AlignmentFlag.AlignHCenter)
+            self._grid.addWidget(words, 1, 2 * column, 1, 2)
         self.plot: Any = None
         self.buttons: dict[str, QPushButton] = {}
         self.setVisible(False)
@@ -113,7 +113,7 @@ class CellPanel(QWidget):
                 button.setStyleSheet("text-align: left; padding: 3px 5px")
                 button.setToolTip("Click to give the cell this name, or to confirm it; it joins the collection.")
                 button.clicked.connect(lambda _checked=False, name=name: self._chosen(name))
-                self._grid.addWidget(button, 3 + number // 2, 0 if number % 2 == 0 else 2, 1, 2 - number % 2)
+                self._grid.addWidget(button, 3 + number // 2, 3 * (number % 2), 1, 3)
                 self.buttons[name] = button
         for name, probability in view.probabilities.items():
             self.buttons[name].setText(f"{name}   {100 * probability:.1f} %")
