@@ -1,8 +1,12 @@
-"""Registration against its bound and against peers; and the time of a class average.
+"""Class averages against their bounds, against peers, and against planted fields.
 
-python benchmarks/averages.py [--patches 200] [--members 1000]
+python benchmarks/averages.py registration [--patches 200]
+python benchmarks/averages.py speed [--members 1000]
+python benchmarks/averages.py planted | nulls | vacancies | maps [--seeds 20] [--sites true] [--engine multislice]
 
-pystackreg is not a dependency of this package: it is measured where it is installed.
+pystackreg is not a dependency of this package: it is measured where it is installed. Sets are made by the
+simulator and go through locate, fit_lattice, assign_sites and average, as a user's images do; only which
+columns are vacancies is taken from the truth.
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import numpy as np
+import pandas as pd
 from skimage.registration import phase_cross_correlation
 
 import napari_defects as nd
 from napari_defects.averages.registration import Patches, make_template
+from napari_defects.simulation import Relaxation
 
 SIDE, STEP_NM, A_NM, SIGMA_NM = 128, 0.0156, 0.329, 0.065
+PIXEL_NM, DOSE = 0.015, 1.3e5
+NEAREST = nd.WSE2.nearest_neighbor_nm
 
 
 def patch(shift_nm: np.ndarray, peak: float, side: int = SIDE) -> np.ndarray:
@@ -37,7 +45,9 @@ def patch(shift_nm: np.ndarray, peak: float, side: int = SIDE) -> np.ndarray:
     return peak * image
 
 
-def registration(count: int) -> None:
+def registration(arguments: argparse.Namespace) -> None:
+    """Shift of patches to a known template: error over bound, and speed, beside peers."""
+    count = arguments.patches
     print(f"{'peak':>6}{'bound pm':>10}  {'method':28}{'rms / bound':>12}{'patches per CPU s':>20}")
     for peak in (5.0, 50.0, 1000.0):
         rng = np.random.default_rng(0)
@@ -75,28 +85,179 @@ def registration(count: int) -> None:
             print(f"{peak:6.0f}{1000 * STEP_NM * bound[0]:10.3f}  {name:28}{rms:12.3f}{count / seconds:20.0f}")
 
 
-def averaging(members: int) -> None:
+def speed(arguments: argparse.Namespace) -> None:
+    """Time of one class average of many patches of 128 px."""
+    members = arguments.members
     side = float(np.ceil(np.sqrt(members / 0.15)))
     micrograph, sites = nd.simulate(
-        "WSe2", field_of_view_nm=side, pixel_size_nm=STEP_NM, defects={"V_Se": members}, dose_e_per_A2=1.3e5
+        "WSe2", field_of_view_nm=side, pixel_size_nm=STEP_NM, defects={"V_Se": members}, dose_e_per_A2=DOSE
     )
     defects = micrograph.metadata["defects"]
     nd.average(micrograph, defects[:8], sites=sites)
-    start, cpu = time.perf_counter(), time.process_time()
-    found = nd.average(micrograph, defects, sites=sites)["V_Se"]
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    print(f"\naverage of {found.n} of {members} patches of {SIDE} px: {seconds:.1f} s, {cpu:.1f} CPU s (allowed: 5 s)")
+    for overlap in (True, False):
+        start, cpu = time.perf_counter(), time.process_time()
+        found = nd.average(micrograph, defects, sites=sites, overlap=overlap)["V_Se"]
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        print(f"{found.n} of {members} patches of {SIDE} px, overlap={overlap}: {seconds:.1f} s, {cpu:.1f} CPU s")
     print(found.precision.to_string(index=False))
+
+
+def images_of(seed: int, members: float, relaxation: Relaxation | None, side_nm: float, sites: str, engine: str):
+    """Make an image and measure it: micrograph, defects, sites and lattice."""
+    micrograph, truth = nd.simulate(
+        "WSe2", field_of_view_nm=side_nm, pixel_size_nm=PIXEL_NM, defects={"V_Se": members},
+        relaxation={} if relaxation is None else {"V_Se": relaxation}, dose_e_per_A2=DOSE, seed=seed, engine=engine,
+    )  # fmt: skip
+    if sites == "true":
+        return micrograph, micrograph.metadata["defects"], truth, None
+    atoms = nd.locate(micrograph)
+    lattice = nd.fit_lattice(atoms, "WSe2")
+    defects = micrograph.metadata["defects"]
+    i, j, number = lattice.index(defects[["y_nm", "x_nm"]].to_numpy())
+    names = np.array([s.name for s in lattice.crystal.sublattices])[number]
+    return micrograph, defects.assign(i=i, j=j, sublattice=names), nd.assign_sites(atoms, lattice), lattice
+
+
+def one_set(seed: int, members: float, relaxation: Relaxation | None, side_nm: float, *how: str) -> nd.ClassAverage:
+    """Class average of one set."""
+    micrograph, defects, sites, lattice = images_of(seed, members, relaxation, side_nm, *how)
+    return nd.average(micrograph, defects, sites=sites, lattice=lattice, species=["V_Se"])["V_Se"]
+
+
+def shells_of(average: nd.ClassAverage, relaxation: Relaxation | None) -> pd.DataFrame:
+    """Radial displacement by shells, beside what was planted."""
+    shells = nd.radial_profile(average.strain(), reach_nm=1.01)
+    r = shells["r_nm"].to_numpy()
+    shells["planted_pm"] = 0.0 if relaxation is None else 1000 * relaxation(r, NEAREST)
+    return shells.assign(error_pm=shells["radial_pm"] - shells["planted_pm"])
+
+
+def planted(arguments: argparse.Namespace) -> None:
+    """Fields of 1 to 5 pm on 150 vacancies or more: error by shell, oscillation, half-set precision against truth."""
+    fields = {
+        "-4 r1/r": Relaxation(-4.0),
+        "-4 r1/r, wave 0.66 nm": Relaxation(-4.0, wavelength_nm=0.66, decay_nm=1.5),
+        "2 r1/r, wave 0.5 nm": Relaxation(2.0, wavelength_nm=0.5, decay_nm=1.0),
+    }
+    for k, (name, relaxation) in enumerate(fields.items()):
+        cpu = time.process_time()
+        found = one_set(100 + k, arguments.vacancies, relaxation, arguments.side, arguments.sites, arguments.engine)
+        shells = shells_of(found, relaxation)
+        table = found.strain()
+        x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+        r = np.linalg.norm(x, axis=1)
+        use = (r > 0.1) & table["uy_pm"].notna().to_numpy()
+        true = 1e6 * relaxation(r[use], NEAREST)[:, None] * x[use] / r[use, None] / 1000
+        error = table.loc[use, ["uy_pm", "ux_pm"]].to_numpy() - true
+        stated = np.sqrt((table.loc[use, ["uy_err_pm", "ux_err_pm"]].to_numpy() ** 2).mean())
+        fit = nd.fit_eshelby(table, exclude_nm=0.1, draws_pm=found.draws())
+        wave = fit.oscillation
+        print(f"\n{name}: {found.n} vacancies, {time.process_time() - cpu:.0f} CPU s")
+        print(
+            shells[["r_nm", "sublattice", "planted_pm", "radial_pm", "radial_err_pm", "error_pm"]]
+            .round(3)
+            .to_string(index=False)
+        )
+        print(
+            f"largest error of a shell {shells['error_pm'].abs().max():.2f} pm; "
+            f"true error {np.sqrt((error**2).mean()):.3f} pm, "
+            f"half-set precision {stated:.3f} pm; oscillation p = {wave.p_value:.2g}, {wave.wavelength_nm:.2f} nm, "
+            f"decay {wave.decay_nm:.2f} nm; C = {1e3 * fit.c_nm2:.3f} ± {1e3 * fit.c_err_nm2:.3f} "
+            f"(planted {relaxation.amplitude_pm * NEAREST:.3f}) 1e-3 nm2"
+        )
+        print(found.members_for(0.3).round(1).to_string(index=False))
+
+
+def nulls(arguments: argparse.Namespace) -> None:
+    """Vacancies without a field: how often an oscillation or a shell is called significant."""
+    flags, pulls, first = [], [], []
+    for seed in range(arguments.seeds):
+        found = one_set(1000 + seed, arguments.vacancies, None, arguments.side, arguments.sites, arguments.engine)
+        shells = shells_of(found, None)
+        fit = nd.fit_eshelby(found.strain(), exclude_nm=0.1, draws_pm=found.draws())
+        pull = (shells["radial_pm"] / shells["radial_err_pm"]).to_numpy()
+        flags.append(fit.oscillation.p_value)
+        pulls.append(pull)
+        first.append(shells["radial_pm"].to_numpy())
+        print(
+            f"{seed}: {found.n} vacancies, oscillation p = {flags[-1]:.3f}, "
+            f"C / error = {fit.c_nm2 / fit.c_err_nm2:+.2f}, "
+            f"shells beyond 2 sigma {int((abs(pull) > 2).sum())} of {len(pull)}",
+            flush=True,
+        )
+    pulls = np.array(pulls)
+    print(
+        f"p < 0.05 in {np.sum(np.array(flags) < 0.05)} of {len(flags)}; shells beyond 2 sigma: "
+        f"{np.mean(np.abs(pulls) > 2):.1%} (chance: 4.6 %); rms pull {np.sqrt((pulls**2).mean()):.2f}"
+    )
+    print("mean radial displacement by shell (pm):", np.round(np.mean(first, axis=0), 3))
+
+
+def vacancies(arguments: argparse.Namespace) -> None:
+    """Bias where vacancies are many: C against what was planted, with and without the overlap taken off."""
+    for fraction, side in ((0.003, 40.0), (0.01, 26.0), (0.03, 22.0)):
+        micrograph, defects, sites, lattice = images_of(
+            int(1e4 * fraction), fraction, Relaxation(-6.0), side, arguments.sites, arguments.engine
+        )
+        for overlap in (False, True):
+            found = nd.average(micrograph, defects, sites=sites, lattice=lattice, species=["V_Se"], overlap=overlap)[
+                "V_Se"
+            ]
+            fit = nd.fit_eshelby(found.strain(), exclude_nm=0.1, draws_pm=found.draws())
+            c, worst = -6e-3 * NEAREST, shells_of(found, Relaxation(-6.0))["error_pm"].abs().max()
+            print(
+                f"{100 * fraction:4.1f} %, {found.n} vacancies, overlap={overlap!s:5}: "
+                f"C / planted = {fit.c_nm2 / c:.3f} ± {abs(fit.c_err_nm2 / c):.3f}, "
+                f"oscillation p = {fit.oscillation.p_value:.2g}, "
+                f"largest error of a shell {worst:.2f} pm"
+            )
+
+
+def maps(arguments: argparse.Namespace) -> None:
+    """Uniform strain of a whole image, and the strain around a vacancy: returned within 1.1 of the error."""
+    from napari_defects.eshelby import displacement
+
+    ratios: dict[str, list[float]] = {}
+    rng = np.random.default_rng(0)
+    for name in ("uniform", "Eshelby"):
+        for _ in range(arguments.seeds):
+            lattice = nd.Lattice(nd.WSE2, np.zeros(2), *nd.WSE2.vectors_nm)
+            i, j = (v.ravel() for v in np.meshgrid(range(-9, 10), range(-9, 10)))
+            rows = pd.DataFrame({"i": np.tile(i, 2), "j": np.tile(j, 2), "sublattice": np.repeat(["W", "Se"], len(i))})
+            ideal = lattice.position(rows["i"], rows["j"], rows["sublattice"])
+            gradient = np.array([[0.002, -0.001], [0.0015, -0.001]])
+            u = ideal @ gradient.T if name == "uniform" else displacement(ideal, 0.05, 0.25, poisson_ratio=0.19)
+            table = pd.DataFrame(0.0, index=rows.index, columns=[c.name for c in nd.tables.SITES]).assign(**rows)
+            table[["y_ideal_nm", "x_ideal_nm"]] = ideal
+            noisy = ideal + u + rng.normal(0, 3e-4, u.shape)
+            table[["y_nm", "x_nm"]], table[["y_err_nm", "x_err_nm"]] = noisy, 3e-4
+            exact = table.assign(y_nm=(ideal + u)[:, 0], x_nm=(ideal + u)[:, 1])
+            shifted = [nd.displacements(t, fit="none") for t in (table, exact)]
+            for one in shifted:
+                one.attrs["crystal"] = "WSe2"
+            measured, true = (nd.strain(t) for t in shifted)
+            for c in ("exx", "eyy", "exy", "dilation"):
+                ratios.setdefault(f"{name} {c}", []).append(
+                    float(np.nanmean(((measured[c] - true[c]) / measured[f"{c}_err"]) ** 2))
+                )
+    for key, value in ratios.items():
+        print(f"{key:20} error / propagated error = {np.sqrt(np.mean(value)):.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    jobs = {f.__name__: f for f in (registration, speed, planted, nulls, vacancies, maps)}
+    parser.add_argument("what", nargs="*", default=["registration", "speed"], help=", ".join(jobs))
     parser.add_argument("--patches", type=int, default=200)
     parser.add_argument("--members", type=int, default=1000)
+    parser.add_argument("--vacancies", type=float, default=160, help="in each set")
+    parser.add_argument("--side", type=float, default=26.0, help="field of view of a set in nm")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--sites", default="measured", help="true: those of the truth, without locate and fit_lattice")
+    parser.add_argument("--engine", default="fast")
     arguments = parser.parse_args()
-    registration(arguments.patches)
-    if arguments.members:
-        averaging(arguments.members)
+    for name in arguments.what:
+        jobs[name](arguments)
 
 
 if __name__ == "__main__":

@@ -168,3 +168,31 @@ def test_radial_profile_by_shells():
     pulls.append((shells["turning_pm"] - 5 * shells["r_nm"]) / shells["turning_err_pm"])
     assert np.std(pulls) == pytest.approx(1, abs=0.35)
     assert len(deformation.radial_profile(table, reach_nm=0.05)) == 0
+
+
+def test_theory_goes_through_the_same_code_wherever_the_defect_lies():
+    build = pytest.importorskip("ase.build")
+    atoms = build.mx2("WSe2", kind="2H", a=3.282, thickness=3.36, size=(7, 6, 1), vacuum=8)
+    gone = next(k for k, s in enumerate(atoms.symbols) if s == "Se")  # in the corner of the cell
+    delta = atoms.positions[:, :2] - atoms.positions[gone, :2]
+    edges = atoms.cell.array[:2, :2]
+    delta -= np.rint(delta @ np.linalg.inv(edges)) @ edges
+    r = np.maximum(np.hypot(*delta.T)[:, None], 0.5)
+    atoms.positions[:, :2] -= np.where(r > 0.5, 0.05 * np.exp(-r / 3) * delta / r, 0)
+    del atoms[gone]
+    table = nd.structure_strain(atoms, "WSe2")
+    center = table[np.hypot(table["y_ideal_nm"], table["x_ideal_nm"]) < 0.01]
+    assert center["elements"].tolist() == ["Se"]
+    shells = deformation.radial_profile(table, reach_nm=0.7)
+    np.testing.assert_allclose(shells["radial_pm"], -5 * np.exp(-shells["r_nm"] / 0.3), atol=0.4)
+    assert table["dilation"].notna().sum() > 40
+    with pytest.raises(ValueError, match="pristine"):
+        nd.structure_strain(build.mx2("WSe2", kind="2H", a=3.282, thickness=3.36, size=(5, 5, 1), vacuum=8), "WSe2")
+
+
+def test_a_file_that_is_no_structure_is_one_sentence(tmp_path):
+    (tmp_path / "POSCAR").write_text("hello")
+    with pytest.raises(ValueError, match="no POSCAR, CIF, XYZ or LAMMPS data"):
+        nd.structure_strain(tmp_path / "POSCAR", "WSe2")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        nd.structure_strain(tmp_path / "gone.cif", "WSe2")

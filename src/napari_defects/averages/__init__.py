@@ -4,7 +4,8 @@
 - ``gathering``, ``members``, ``clusters``, ``screening``: who belongs to a class, and the crystal's own frame there.
 - ``stacks``, ``registration``, ``kernels``: members fitted to their iterated average, screened, summed.
 - ``measurement``, ``coordinates``: where the columns of an average are, and how precisely.
-- ``overlaps``: what neighbouring defects add, taken off; ``superposition``: clusters against sums of single defects.
+- ``overlaps``, ``surroundings``: what neighbouring defects add, taken off.
+- ``superposition``: clusters against sums of single defects.
 """
 
 from .classes import ClassAverage as ClassAverage

@@ -26,7 +26,8 @@ from .clusters import clusters_on
 from .gathering import PRISTINE, gather
 from .measurement import Measurement
 from .members import Ground
-from .overlaps import Sources
+from .overlaps import Field, Sources
+from .surroundings import Surroundings
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
@@ -274,7 +275,7 @@ def average(
             _log.warning(
                 "no %s was averaged: %s.", stack.species, ", ".join(sorted(set(stack.reasons))) or "there is none"
             )
-    _separate(measured, len(images), overlap)
+    _separate(measured, grounds, overlap)
     result = {m.stack.species: _class_average(m) for m in measured}
     if progress is not None and done < total:
         progress(total, total)
@@ -293,17 +294,17 @@ def _clusters(tables: list[pd.DataFrame], grounds: list[Ground | None], reach_nm
     return result
 
 
-def _separate(measured: list[Measurement], n_images: int, overlap: bool) -> None:
+def _separate(measured: list[Measurement], grounds: list[Ground | None], overlap: bool) -> None:
     """Take the fields of neighbours, and what the reference saw of them, off all classes."""
     single = [m for m in measured if overlap and "@" not in m.stack.species and PRISTINE not in m.stack.species]
-    sources = [Sources.of([m.stack for m in single], number) for number in range(n_images)]
-    for m in measured:
-        m.separate(sources, {})
-    for _ in range(_SEPARATIONS if sources and any(len(s.defect) for s in sources) else 0):
-        found = {m.stack.species: m.field() for m in single}
-        fields = {name: field for name, field in found.items() if field is not None}
+    sources = [Sources.of([m.stack for m in single], number) for number in range(len(grounds))]
+    fields: dict[str, Field] = {}
+    for _ in range(1 + (_SEPARATIONS if single else 0)):
+        around = [None if g is None else Surroundings(g, s, fields) for g, s in zip(grounds, sources, strict=True)]
         for m in measured:
-            m.separate(sources, fields)
+            m.separate(around)
+        found = {m.stack.species: m.field(around) for m in single}
+        fields = {name: one for name, one in found.items() if one is not None}
 
 
 def _class_average(m: Measurement) -> ClassAverage:

@@ -7,7 +7,7 @@ scatter follow the precision of averages of any number of members, errors and bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,8 +17,9 @@ import pandas as pd
 from ..tables import Sites, empty
 from .coordinates import Ruler
 from .members import symmetry
-from .overlaps import Field, Sources
+from .overlaps import Field
 from .stacks import Stack
+from .surroundings import Surroundings
 
 Array = npt.NDArray[np.float64]
 
@@ -44,6 +45,7 @@ class Measurement:
     stack: Stack
     symmetrize: bool
     seed: int
+    far_c_nm2: float | None = field(init=False, default=None)
     bend: Array = field(init=False)  # (candidate, column, 2) in nm: what is not the defect's own field
 
     def __post_init__(self) -> None:
@@ -88,11 +90,10 @@ class Measurement:
     def _nm(self, yx: Array) -> Array:
         return np.asarray((yx - (len(self.image) - 1) / 2) * self.stack.pixel)
 
-    def separate(self, sources: list[Sources], fields: Mapping[str, Field]) -> None:
-        """Take off what neighbours and lattice add to the members' columns; see `overlaps`."""
+    def separate(self, around: Sequence[Surroundings | None]) -> None:
+        """Take off what neighbours and lattice add to the members' columns."""
         if self.ruler is not None:
-            place = self.rows[["y_nm", "x_nm"]].to_numpy()
-            self.bend = self.stack.bend(place, self.operations, sources, fields)
+            self.bend = self.stack.bend(self.rows[["y_nm", "x_nm"]].to_numpy(), self.operations, around)
 
     @property
     def weight(self) -> Array:
@@ -163,8 +164,18 @@ class Measurement:
         extra |= {"y_overlap_nm": self.offset[:, 0], "x_overlap_nm": self.offset[:, 1]}
         return self.ruler.sites(replace(self.columns, yx=free), self.seen, inflate, extra)
 
-    def field(self) -> Field | None:
-        """Displacement around the defect, as it is known now."""
+    def field(self, around: Sequence[Surroundings | None]) -> Field | None:
+        """Displacement around the defect, as it is known now; far from it, as the images' own columns show it."""
         if self.ruler is None:
             return None
-        return Field.of(self.sites(self.precision()), self.ruler.crystal, self.ruler.sublattice)
+        near = Field.of(self.sites(self.precision()), self.ruler.crystal, self.ruler.sublattice, self.far_c_nm2)
+        sums = np.zeros(2)
+        for number, image in enumerate(around):
+            rows = self.stack.averaged(number)
+            if image is not None and len(rows):
+                maps = self.stack.maps[rows]
+                sums += image.far(self.stack.table.iloc[rows], maps, near, self.ruler.radius_nm)
+        if sums[1] > 0:
+            self.far_c_nm2 = float(sums[0] / sums[1])
+            near = replace(near, c_nm2=self.far_c_nm2)
+        return near

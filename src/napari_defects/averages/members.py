@@ -176,7 +176,9 @@ def site_at(
     shifts = crystal.fractions - crystal.fractions[[s.name for s in crystal.sublattices].index(home)]
     cells = offsets_nm[:, None] @ np.linalg.inv(crystal.vectors_nm) - shifts  # (n, sublattice, 2)
     corners = np.floor(cells)[:, :, None] + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
-    distance = np.linalg.norm((corners - cells[:, :, None]) @ crystal.vectors_nm, axis=-1).reshape(len(cells), 4 * len(shifts))
+    distance = np.linalg.norm((corners - cells[:, :, None]) @ crystal.vectors_nm, axis=-1).reshape(
+        len(cells), 4 * len(shifts)
+    )
     best = distance.argmin(1)
     found = corners.reshape(len(cells), 4 * len(shifts), 2)[np.arange(len(cells)), best].astype(np.int64)
     return (best // 4).astype(np.int64), found[:, 0], found[:, 1]

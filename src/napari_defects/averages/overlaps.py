@@ -22,8 +22,7 @@ from scipy.spatial import cKDTree
 
 from ..crystals import Crystal
 from ..deformation import displacements
-from ..lattice.distortion import Distortion, fit_distortion, robust_fit
-from .members import Ground, site_at
+from .members import site_at
 
 if TYPE_CHECKING:
     from .stacks import Stack
@@ -35,8 +34,6 @@ REACH_NM = 4.0
 """Beyond this a field is smooth enough for the lattice to follow it."""
 _CORE_NM = 0.15
 _MANY = 1 << 32  # more than any number of a defect
-_FEWEST = 60  # columns that a lattice is fitted to
-_ASTRAY_NM = 0.03  # residual of a frame that is not one lattice
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ class Field:
     c_nm2: float
 
     @classmethod
-    def of(cls, sites: pd.DataFrame, crystal: Crystal, home: str) -> Field:
-        """Return the field that the SITES table of a class average shows."""
+    def of(cls, sites: pd.DataFrame, crystal: Crystal, home: str, c_nm2: float | None = None) -> Field:
+        """Return the field that the SITES table of a class average shows; beyond it, C as given or as it is there."""
         r = np.hypot(sites["y_ideal_nm"], sites["x_ideal_nm"])
         table = displacements(sites, center_nm=(0, 0), exclude_nm=min(0.5, 0.6 * float(r.max())))
         x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
@@ -73,7 +70,7 @@ class Field:
         near[number, i + reach, j + reach] = u[known]
         shape, weight = x[known] / r2[known, None], 1 / np.maximum(err[known], 1e-6) ** 2
         c = float((weight * shape * u[known]).sum() / max((weight * shape**2).sum(), 1e-30))
-        return cls(crystal, home, near, c)
+        return cls(crystal, home, near, c if c_nm2 is None else c_nm2)
 
     def __call__(self, offsets_nm: Array) -> Array:
         """Displacement in nm of columns at offsets (n, 2) from the defect; 0 on its own site."""
@@ -146,46 +143,3 @@ class Sources:
                 offset = np.einsum("nab,nb->na", np.linalg.inv(maps), points_nm[point] - self.centers_nm[source])
                 np.add.at(total, point, np.einsum("nab,nb->na", maps, field(offset)))
         return total
-
-
-def refitted(ground: Ground, sources: Sources, fields: Mapping[str, Field]) -> dict[int, Reference]:
-    """Fit the reference lattice of each frame to its columns less the fields of all defects.
-
-    Frames without measured columns, or of more than one grain, have none: their ideal positions stay.
-    """
-    if ground.sites is None:
-        return {}
-    names = [s.name for s in ground.crystal.sublattices]
-    use = ground.sites["i"].notna() & ground.sites["y_nm"].notna() & ground.sites["sublattice"].isin(names)
-    result = {}
-    for frame, rows in ground.sites[use].groupby("frame"):
-        if len(rows) < _FEWEST:
-            continue
-        cells = rows[["i", "j"]].to_numpy(float)
-        cells += ground.crystal.fractions[[names.index(s) for s in rows["sublattice"]]]
-        ideal, seen = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy(), rows[["y_nm", "x_nm"]].to_numpy()
-        field = sources.sum(ideal, np.full(len(rows), int(str(frame))), fields)
-        reference = Reference.fit(cells, seen - field)
-        if float(np.median(np.linalg.norm(reference(cells) - seen, axis=1))) < _ASTRAY_NM:
-            result[int(str(frame))] = reference
-    return result
-
-
-@dataclass(frozen=True)
-class Reference:
-    """An affine lattice with the scan's smooth distortion, as `fit_lattice` has them."""
-
-    affine: Array
-    distortion: Distortion | None
-
-    @classmethod
-    def fit(cls, cells: Array, points_nm: Array) -> Reference:
-        """Fit to positions (n, 2) of cells (n, 2), fractional coordinates included."""
-        design = np.column_stack([np.ones(len(cells)), cells])
-        affine, _ = robust_fit(design, points_nm)
-        return cls(affine, fit_distortion(design @ affine, points_nm - design @ affine)[0])
-
-    def __call__(self, cells: Array) -> Array:
-        """Where the lattice has cells (n, 2), in nm."""
-        place = np.column_stack([np.ones(len(cells)), cells]) @ self.affine
-        return np.asarray(place if self.distortion is None else place + self.distortion(place))

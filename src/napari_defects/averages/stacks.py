@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,9 +12,9 @@ import pandas as pd
 from ..crystals import Crystal
 from ..micrograph import Micrograph
 from .members import Ground
-from .overlaps import Field, Sources, refitted
 from .registration import CONVERGED, Patches, make_template, variance_of
 from .screening import strain_of
+from .surroundings import Surroundings
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -129,7 +129,8 @@ class Stack:
                 return
             total, weights, _ = np.moveaxis(self.sum()[0], -1, 0)
             n = max(int(self.accepted.sum()), 1)
-            template = make_template(_filled(total, weights), _SMOOTH / n**0.5 * apart / self.pixel)
+            smooth = _SMOOTH / n**0.5 * apart / self.pixel
+            template = make_template(_filled(total, weights), smooth)
             sums, before = np.zeros((len(self.table), 8)), self.pose[:, :2].copy()
             for number, frame, rows, patches in self.groups:
                 pixels = self.images[number].frame(frame)
@@ -141,7 +142,8 @@ class Stack:
                 self.pose[rows], self.found[rows] = pose, found
                 self.tick()
             self._screen(candidates, half, min_coverage, min_correlation, max_strain)
-            sums[:, 6:] *= n / max(n - 1, 1)  # the template holds the members' own noise
+            own = 1 / (1.5**2 + 2 * np.pi * smooth**2)  # weight that the template gives back to a pixel of one member
+            sums[:, 6:] *= n / (n - own)
             self._calibrate(sums, float(template.table[..., 0].min()))
             moved = np.linalg.norm(self.pose[:, :2] - before, axis=1)[self.accepted]
             if turn and len(moved) and np.median(moved) < max(CONVERGED, 0.5 * np.median(self.found[self.accepted, 2])):
@@ -231,7 +233,7 @@ class Stack:
         sums[..., 2] /= len(operations)
         return sums
 
-    def bend(self, columns_nm: Array, operations: Array, sources: list[Sources], fields: Mapping[str, Field]) -> Array:
+    def bend(self, columns_nm: Array, operations: Array, around: Sequence[Surroundings | None]) -> Array:
         """How far neighbours, and what the lattice has wrong of the scan, move the columns of each member.
 
         Parameters
@@ -240,9 +242,8 @@ class Stack:
             Columns of the average.
         operations : ndarray, shape (m, 2, 2)
             Equivalent copies that are averaged.
-        sources : list of Sources
-            For each micrograph.
-        fields : mapping of str to Field
+        around : sequence of Surroundings or None
+            Of each micrograph.
 
         Returns
         -------
@@ -251,30 +252,23 @@ class Stack:
             0 for members that are not averaged.
         """
         result = np.zeros((len(self.table), *columns_nm.shape))
-        for number, ground in enumerate(self.grounds):
-            rows = np.flatnonzero(self.accepted & (self.table["micrograph"] == number).to_numpy())
-            if ground is None or not len(rows):
+        for number, image in enumerate(around):
+            rows = self.averaged(number)
+            if image is None or not len(rows):
                 continue
             table, inverse = self.table.iloc[rows], np.linalg.inv(self.maps[rows])
             center = table[["y_nm", "x_nm"]].to_numpy(float)[:, None]
-            references = refitted(ground, sources[number], fields) if fields else {}
             own = np.array([(m, d) for m, k in enumerate(rows) for d in self.own[k]], np.int64).reshape(-1, 2)
             for operation in operations:
-                frame, i, j, names = ground.cells(table, columns_nm @ operation)
-                seen = ground.positions(frame, i, j, names)
-                for one, reference in references.items():
-                    here = frame == one
-                    order = {s.name: s for s in ground.crystal.sublattices}
-                    shift = np.array([(order[s].u, order[s].v) for s in names[here]]).reshape(-1, 2)
-                    seen[here] = reference(np.column_stack([i[here], j[here]]) + shift)
-                if fields:
-                    member = np.repeat(np.arange(len(rows)), len(columns_nm))
-                    flat = sources[number].sum(seen.reshape(-1, 2), frame.ravel(), fields, member, own)
-                    seen = seen + flat.reshape(seen.shape)
+                seen = image.expected(table, columns_nm @ operation, own)
                 bent = np.einsum("nab,nkb->nka", inverse, seen - center) @ operation.T - columns_nm
                 bent -= np.nanmean(bent, axis=1, keepdims=True)
                 result[rows] += np.nan_to_num(bent) / len(operations)
         return result
+
+    def averaged(self, micrograph: int) -> Rows:
+        """Rows of the members that are averaged from one micrograph."""
+        return np.flatnonzero(self.accepted & (self.table["micrograph"] == micrograph).to_numpy())
 
     def members(self, part: Rows) -> pd.DataFrame:
         """Table of all candidates, with what became of them."""

@@ -1,0 +1,132 @@
+"""Average and Strain: members one can go to, precision, Eshelby, profiles beside theory, everything as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from napari.components import ViewerModel
+
+import napari_defects as nd
+from napari_defects.simulation import Relaxation
+from napari_defects.widgets._layers import about, image_layer
+from napari_defects.widgets._points import table_layer
+from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets.average import Average, details
+from napari_defects.widgets.strain import StrainMap
+
+Finish = Callable[..., Any]
+FIELD = Relaxation(-8.0, wavelength_nm=0.7, decay_nm=1.0)
+
+
+@pytest.fixture(scope="module")
+def pulling() -> tuple[nd.Micrograph, pd.DataFrame, nd.Lattice]:
+    """Ten vacancies that pull, with true sites, and their lattice."""
+    micrograph, sites = nd.simulate(
+        "WSe2", field_of_view_nm=7.0, pixel_size_nm=0.025, defects={"V_Se": 10}, relaxation={"V_Se": FIELD},
+        dose_e_per_A2=3e5, seed=6,
+    )  # fmt: skip
+    return micrograph, sites, nd.fit_lattice(sites.assign(score=1.0).dropna(subset="y_nm"), "WSe2")
+
+
+@pytest.fixture
+def averaged(pulling: Any, finish: Finish) -> tuple[ViewerModel, Average]:
+    """A viewer in which the vacancies were averaged."""
+    micrograph, sites, _ = pulling
+    viewer = ViewerModel()
+    upsert(viewer, image_layer(micrograph, "wse2", crystal="WSe2"))
+    upsert(viewer, table_layer(sites, "sites", "atoms · wse2", image="wse2", crystal="WSe2"))
+    upsert(viewer, table_layer(micrograph.metadata["defects"], "defects", "defects · wse2", image="wse2"))
+    widget = Average(viewer)
+    widget.fill({"average": {"radius_nm": 0.8}})
+    return viewer, finish(widget)
+
+
+def test_members_are_listed_with_reasons_and_a_double_click_goes_there(averaged: Any, tmp_path: Path) -> None:
+    viewer, widget = averaged
+    average = about(widget._chosen)["average"]
+    assert widget.members.rowCount() == len(average.members)
+    first = widget.members.item(0, 4).text()
+    assert (first != "") == (not average.members["accepted"].all()), "those left out come first, with their reason"
+    last = widget.members.rowCount() - 1
+    assert widget.members.item(last, 4).text() == ""
+    widget.members.cellDoubleClicked.emit(last, 0)
+    member = widget.members._table.iloc[last]
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], member[["y_nm", "x_nm"]].to_numpy(float))
+    assert not widget.large.pixmap().isNull()
+    assert widget.plot.plot is not None
+    assert "by half-sets" in details(average)
+    assert "more" in details(average, 1e-3)
+    widget.export(tmp_path)
+    assert len(pd.read_csv(tmp_path / "V_Se_members.csv")) == len(average.members)
+    assert list(pd.read_csv(tmp_path / "V_Se_precision.csv")) == list(average.precision)
+    widget.figure_button.export(85, tmp_path / "precision.pdf")
+    assert (tmp_path / "precision.pdf").stat().st_size > 1000
+
+
+def theory_file(folder: Path) -> Path:
+    """A POSCAR of the same field."""
+    build, io = pytest.importorskip("ase.build"), pytest.importorskip("ase.io")
+    atoms = build.mx2("WSe2", kind="2H", a=3.282, thickness=3.36, size=(8, 8, 1), vacuum=8)
+    middle = atoms.cell.array[:2].sum(0) / 2
+    chalcogens = [k for k, s in enumerate(atoms.symbols) if s == "Se"]
+    gone = min(chalcogens, key=lambda k: np.hypot(*(atoms.positions[k] - middle)[:2]))
+    delta = atoms.positions[:, :2] - atoms.positions[gone, :2]
+    r = np.maximum(np.hypot(*delta.T)[:, None], 0.1)
+    atoms.positions[:, :2] += np.where(r > 0.5, 10 * FIELD(r / 10, nd.WSE2.nearest_neighbor_nm) * delta / r, 0)
+    del atoms[gone]
+    io.write(folder / "POSCAR", atoms, format="vasp")
+    return folder / "POSCAR"
+
+
+def test_eshelby_profiles_theory_and_export(averaged: Any, finish: Finish, tmp_path: Path) -> None:
+    viewer, average = averaged
+    widget = StrainMap(viewer)
+    widget.pickers["sites"].value = average._chosen
+    finish(widget)
+    panel = widget.profiles
+    words = panel.words.text()
+    assert "C = " in words
+    assert "oscillation: p = " in words
+    assert "wavelength" in words, "it was planted"
+    finish(widget, lambda: panel.open_theory(theory_file(tmp_path)))
+    assert panel.theory is not None
+    radial = panel.radial()
+    both = radial["experiment"].merge(radial["theory"].round({"r_nm": 3}).assign(r_nm=lambda t: t["r_nm"]), how="cross")
+    near = both[np.abs(both["r_nm_x"] - both["r_nm_y"]) < 2e-3]
+    assert np.abs(near["radial_pm_x"] - near["radial_pm_y"]).max() < 1.5
+    with pytest.raises(ValueError, match="Draw a line"):
+        panel.ends_nm()
+    widget.component.value = "ε xx"
+    panel.add_line()
+    measured, models = panel.profiles()
+    assert set(models) == {"elastic", "theory"}
+    assert len(measured.value) >= 4
+    assert np.nanmax(np.abs(models["theory"].value)) > 3 * np.nanmax(np.abs(models["elastic"].value))
+    widget.magnify.value = 18
+    assert next(one for one in viewer.layers if one.name.startswith("displacement")).length == 18
+    panel.export(tmp_path)
+    written = {path.name.rpartition("_")[2] for path in tmp_path.glob("*.csv")}
+    assert {"strain.csv", "eshelby.csv", "line.csv", "experiment.csv", "theory.csv"} <= written
+    line = pd.read_csv(next(tmp_path.glob("*_line.csv")))
+    assert set(line["source"]) == {"experiment", "elastic", "theory"}
+    for suffix, width in (("svg", 85), ("pdf", 120), ("png", 85)):
+        panel.figure_button.export(width, tmp_path / f"profile.{suffix}")
+        assert (tmp_path / f"profile.{suffix}").stat().st_size > 1000
+    widget.map_button.export(85, tmp_path / "map.svg")
+    assert "<text" in (tmp_path / "map.svg").read_text()
+
+
+def test_a_wrong_theory_file_is_one_sentence(averaged: Any, finish: Finish, tmp_path: Path) -> None:
+    viewer, average = averaged
+    widget = StrainMap(viewer)
+    widget.pickers["sites"].value = average._chosen
+    finish(widget)
+    (tmp_path / "x.cif").write_text("nothing")
+    finish(widget, lambda: widget.profiles.open_theory(tmp_path / "x.cif"))
+    assert "Traceback" not in widget.status.text()
+    assert "x.cif" in widget.status.text()
