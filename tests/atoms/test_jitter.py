@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 import napari_defects as nd
+from napari_defects.atoms import line_offsets
 from napari_defects.atoms.jitter import straighten
 
 SHAPE = (384, 384)
@@ -53,3 +54,21 @@ def test_straighten_moves_lines_and_keeps_noise() -> None:
     shape = 30 + 5 * np.exp(-0.5 * ((np.arange(200) - 90 - offset[:, None]) / 4) ** 2)
     straight = 30 + 5 * np.exp(-0.5 * ((np.arange(200) - 90) / 4) ** 2)
     np.testing.assert_allclose(straighten(shape, offset), np.tile(straight, (40, 1)), atol=1e-3)
+
+
+def test_mains_hum_stands_out_of_the_spectrum() -> None:
+    yx, amplitude = sample.honeycomb(SHAPE)
+    rng = np.random.default_rng(1)
+    hum = 6.0 * np.sin(2 * np.pi * 0.21 * np.arange(SHAPE[0]) + 0.4) + rng.normal(0, 2.0, SHAPE[0])
+    lines = [
+        sample.draw_line(y, SHAPE[1], yx + np.array([0.0, d]), 800 * amplitude, SIGMA, 80)
+        for y, d in enumerate(hum / 1000 / sample.PIXEL_NM)
+    ]
+    micrograph = nd.Micrograph(rng.poisson(np.concatenate(lines)).astype(float), sample.PIXEL_NM)
+    found = line_offsets(micrograph, nd.locate(micrograph), line_time_s=0.01)
+    spectrum = found.attrs["spectrum"]
+    top = spectrum.loc[spectrum["amplitude_pm"].idxmax()]
+    assert abs(top["frequency_Hz"] - 21) < 0.5
+    assert abs(top["amplitude_pm"] - 6) < 1.5
+    assert top["above"] > 20
+    assert np.corrcoef(found["offset_pm"], hum)[0, 1] > 0.65  # single lines are noisy: few columns cross one here

@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 import napari_defects as nd
-from napari_defects.atoms import residual
+from napari_defects.atoms import bound, candidates, residual
 
 SHAPE = (256, 256)
 SIGMA = columns.SIGMA_NM / columns.PIXEL_NM
@@ -171,3 +171,24 @@ def test_real_image_with_titanium(shared: Path) -> None:
     inner = [columns.inner(p, micrograph.shape_yx, 1 / 0.0388) for p in (found, truth)]
     assert (near[inner[0]] < 0.08 / 0.0388).mean() > 0.985
     assert (far[inner[1]] < 0.08 / 0.0388).mean() > 0.99
+
+
+def test_candidates_follow_the_threshold_and_the_bound_is_below_the_errors() -> None:
+    yx, amplitude = columns.honeycomb(SHAPE)
+    micrograph = nd.Micrograph(
+        np.random.default_rng(4).poisson(columns.draw(SHAPE, yx, 50 * amplitude, SIGMA, 5.0)), columns.PIXEL_NM
+    )
+    found = candidates(micrograph)
+    numbers = [len(found.above(t)) for t in (1.0, 3.5, 12.0, 60.0)]
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[-1] == 0
+    assert compare(found.above(3.5) / columns.PIXEL_NM, yx)[2] > 0.98
+    atoms = nd.locate(micrograph)
+    limit, truth = bound(micrograph, atoms), nd.cramer_rao(
+        yx * columns.PIXEL_NM, 50 * amplitude, columns.SIGMA_NM, pixel_size_nm=columns.PIXEL_NM, background=5.0
+    )  # fmt: skip
+    inner = columns.inner(atoms[["y_nm", "x_nm"]].to_numpy() / columns.PIXEL_NM, SHAPE)
+    near = cKDTree(yx).query(atoms[["y_nm", "x_nm"]].to_numpy() / columns.PIXEL_NM)[1]
+    np.testing.assert_allclose(np.median(limit[inner] / truth[near[inner], :2]), 1, atol=0.04)
+    with pytest.raises(ValueError, match="`threshold` must be some sigma"):
+        nd.locate(micrograph, threshold=-1)

@@ -5,7 +5,7 @@ Everything here is in pixels and counts (variance = mean); `apart` is a distance
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,27 +21,59 @@ _TAIL = 4.5  # widths from which the tail of a column outside the image reaches 
 _EDGE = 4.0  # widths inside from which a column is on the edge
 _DEEP = 5.0  # widths inside from which columns are trusted to say what lies outside
 _REPEATED = 0.8  # of the columns that a shift must bring onto others to be a period of the pattern
+_WEAKEST = 0.2  # response, relative to the strongest around, that may be a column
 _DIMMEST = 0.1  # of the bright columns around: half of a lone chalcogen, twice a doubly empty one
 
 
-def maxima(counts: Array, sigma: float, aspect: float, apart: float, likely: Array | None) -> Array:
-    """Find maxima of the Laplacian at the scale of a column that stand out of the noise."""
+@dataclass(frozen=True, eq=False)
+class Peaks:
+    """Maxima of the Laplacian at the scale of a column, before any threshold.
+
+    Parameters
+    ----------
+    yx : ndarray, shape (peak, 2)
+    z : ndarray, shape (peak,)
+        How far they stand out of the noise, in sigma of it.
+    share : ndarray, shape (peak,)
+        Height relative to the strongest around.
+    likely : ndarray, shape (peak,), optional
+        What a network says of the place, and whether it says so more than of any place around.
+    """
+
+    yx: Array
+    z: Array
+    share: Array
+    likely: Array | None = None
+    top: npt.NDArray[np.bool_] | None = None
+
+    def above(self, threshold: float, apart: float, aspect: float) -> Array:
+        """Positions of those that stand out of the noise by `threshold` sigma, the best of each that are too near."""
+        keep, rank = (self.z > threshold) & (self.share > _WEAKEST), self.z
+        if self.likely is not None and self.top is not None:
+            # a dopant the network was never told about stays
+            keep = (keep & ((self.likely > 0.2) | (self.z > threshold + 2.5))) | (self.top & (self.likely > 0.5))
+            rank = self.likely
+        return thinned(self.yx[keep], rank[keep], apart, aspect)
+
+
+def maxima(counts: Array, sigma: float, aspect: float, apart: float, likely: Array | None = None) -> Peaks:
+    """Find maxima of the Laplacian at the scale of a column."""
     width = (0.8 * sigma, 0.8 * sigma / aspect)
     response = -gaussian_laplace(counts, width)
     # noise of the response: variance = mean of the counts, times the squared norm of the kernel
     norm = 1 / (2 * np.pi * width[0] ** 5 * width[1])
     sd = np.sqrt(np.maximum(gaussian_filter(counts, width), 0.02 * counts.mean()) * norm)
-    z = response / sd
     size = tuple(max(3, 2 * int(0.7 * apart / a) + 1) for a in (1.0, aspect))
-    peak = (response == maximum_filter(response, size=size)) & (z > 3.5)
-    strong = gaussian_filter(maximum_filter(response, size=size), 4 * sigma)
-    peak &= response > 0.2 * strong
-    if likely is not None:
-        smooth = gaussian_filter(likely, tuple(0.4 * w for w in width))
-        peak &= (smooth > 0.2) | (z > 6)  # a dopant the network was never told about stays
-        peak |= (smooth == maximum_filter(smooth, size=size)) & (smooth > 0.5)
-    yx = np.argwhere(peak).astype(float)
-    return thinned(yx, (likely if likely is not None else z)[peak], apart, aspect)
+    highest = maximum_filter(response, size=size)
+    peak = (response == highest) & (response > 0)
+    strong = gaussian_filter(highest, 4 * sigma)
+    if likely is None:
+        return Peaks(np.argwhere(peak).astype(float), (response / sd)[peak], (response / strong)[peak])
+    smooth = gaussian_filter(likely, tuple(0.4 * w for w in width))
+    top = smooth == maximum_filter(smooth, size=size)
+    peak |= top & (smooth > 0.5)
+    z, share = np.where(response == highest, response / sd, 0)[peak], (response / strong)[peak]
+    return Peaks(np.argwhere(peak).astype(float), z, share, smooth[peak], top[peak])
 
 
 def thinned(yx: Array, rank: Array, apart: float, aspect: float) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -17,8 +19,8 @@ from napari_defects.tables import Atoms
 Array = npt.NDArray[np.float64]
 
 _SMALLEST_NM = 0.025  # width of a column; the largest is five times that
-_FINE_PX = 6.0  # jitter differs from line to line: lines are fitted one by one
 _USUAL_NM = 0.055  # width of a column at atomic resolution
+_FINE_PX = 6.0  # jitter differs from line to line: lines are fitted one by one
 
 
 def locate(
@@ -26,6 +28,7 @@ def locate(
     *,
     column_sigma_nm: float | None = None,
     min_separation_nm: float | None = None,
+    threshold: float = 3.5,
     maps: Maps | None = None,
     progress: Progress | None = None,
 ) -> Atoms:
@@ -43,6 +46,8 @@ def locate(
         Width (1 sigma) of a column to begin with; measured when None. It is refined by the fit.
     min_separation_nm : float, optional
         Columns nearer than this are one; about half the distance of neighbours when None.
+    threshold : float
+        How far a candidate must stand out of the noise, in sigma of it. The fit has the last word.
     maps : Maps, optional
         Class probabilities on the pixels of `micrograph`: columns are looked for where a network
         sees one, and scored by it.
@@ -67,6 +72,8 @@ def locate(
     for name, value in (("column_sigma_nm", column_sigma_nm), ("min_separation_nm", min_separation_nm)):
         if value is not None and not pixel.min() / 4 <= value <= micrograph.extent_nm.max() / 4:
             raise ValueError(f"`{name}` must be a length in nm on the scale of a column, got {value}; leave it None.")
+    if not 0 < threshold < 100:
+        raise ValueError(f"`threshold` must be some sigma of the noise, got {threshold}; 3.5 suits most images.")
     if maps is not None and tuple(maps.data.shape[-2:]) != micrograph.shape_yx:
         raise ValueError(
             f"`maps` are {maps.data.shape[-2]} x {maps.data.shape[-1]} px but the image is "
@@ -77,7 +84,8 @@ def locate(
         if progress is not None:
             progress(index, micrograph.n_frames)
         likely = None if maps is None else column_probability(maps, index)
-        table, note = _locate(micrograph.frame(index), pixel, column_sigma_nm, min_separation_nm, likely, index)
+        scene = Scene.of(micrograph.frame(index), pixel, column_sigma_nm, min_separation_nm)
+        table, note = _locate(scene, pixel, threshold, likely, index)
         found.append(table)
         notes.append(note)
     if progress is not None:
@@ -106,23 +114,67 @@ def _is_empty(name: str, classes: tuple[str, ...]) -> bool:
     return (f"{site}2" in classes) == (vacancy == "V2")
 
 
+class Scene(NamedTuple):
+    """A frame in counts, and the scale of its columns in pixels along y: all that detection needs."""
+
+    counts: Array
+    noise: Noise
+    sigma: float
+    aspect: float
+    apart: float
+
+    @classmethod
+    def of(
+        cls, image: npt.NDArray[Any], pixel: Array, column_sigma_nm: float | None, min_separation_nm: float | None
+    ) -> Scene:
+        """Measure noise and the width of a column where it is not given."""
+        smallest = max(_SMALLEST_NM, 0.8 * pixel.max())
+        scale = column_sigma_nm or column_scale_px(image, (pixel[0], pixel[1]), smallest, _USUAL_NM)
+        noise = from_pixels(image, scale / pixel.max())
+        sigma = float(scale / pixel[0])
+        apart = float(min_separation_nm / pixel[0]) if min_separation_nm else 1.8 * sigma
+        return cls(noise.counts(image), noise, sigma, float(pixel[1] / pixel[0]), apart)
+
+
+class Candidates(NamedTuple):
+    """Places that may be columns, before any fit: quick to look through while a threshold is chosen."""
+
+    peaks: detection.Peaks
+    scene: Scene
+    pixel_nm: Array
+
+    def above(self, threshold: float) -> Array:
+        """Positions (y, x) in nm of those that stand out of the noise by `threshold` sigma, shape (n, 2)."""
+        return self.peaks.above(threshold, self.scene.apart, self.scene.aspect) * self.pixel_nm
+
+
+def candidates(
+    micrograph: Micrograph,
+    *,
+    frame: int = 0,
+    column_sigma_nm: float | None = None,
+    min_separation_nm: float | None = None,
+) -> Candidates:
+    """Find what `locate` begins with in one frame, for all thresholds at once.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    frame : int
+    column_sigma_nm, min_separation_nm : float, optional
+        As in `locate`.
+    """
+    pixel = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
+    scene = Scene.of(micrograph.frame(frame), pixel, column_sigma_nm, min_separation_nm)
+    return Candidates(detection.maxima(scene.counts, scene.sigma, scene.aspect, scene.apart), scene, pixel)
+
+
 def _locate(
-    image: npt.NDArray[np.float32],
-    pixel: Array,
-    column_sigma_nm: float | None,
-    min_separation_nm: float | None,
-    likely: Array | None,
-    index: int,
+    scene: Scene, pixel: Array, threshold: float, likely: Array | None, index: int
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """`locate` for one frame."""
-    smallest = max(_SMALLEST_NM, 0.8 * pixel.max())
-    scale = column_sigma_nm or column_scale_px(image, (pixel[0], pixel[1]), smallest, _USUAL_NM)
-    noise = from_pixels(image, scale / pixel.max())
-    counts = noise.counts(image)
-    sigma = scale / pixel[0]
-    apart = (min_separation_nm / pixel[0]) if min_separation_nm else 1.8 * sigma
-    aspect = float(pixel[1] / pixel[0])
-    yx = detection.maxima(counts, sigma, aspect, apart, likely)
+    counts, noise, sigma, aspect, apart = scene
+    yx = detection.maxima(counts, sigma, aspect, apart, likely).above(threshold, apart, aspect)
     if len(yx) == 0:
         return tables.empty("atoms"), {}
     columns = fit_columns(counts, detection.first_guess(counts, yx, sigma, aspect), polish=False, steps=4, errors=False)

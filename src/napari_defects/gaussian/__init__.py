@@ -11,6 +11,7 @@ coarse grid.
 """
 
 from napari_defects.gaussian.bounds import column_misfit as column_misfit
+from napari_defects.gaussian.bounds import covariance as covariance
 from napari_defects.gaussian.bounds import cramer_rao as cramer_rao
 from napari_defects.gaussian.bounds import local_excess as local_excess
 from napari_defects.gaussian.columns import Columns as Columns
