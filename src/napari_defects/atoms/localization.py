@@ -91,6 +91,7 @@ def locate(
     if progress is not None:
         progress(micrograph.n_frames, micrograph.n_frames)
     atoms = tables.check(pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True), "atoms")
+    atoms = atoms.sort_values(["frame", "y_nm", "x_nm"], kind="stable", ignore_index=True)  # down the image
     atoms.attrs.update(
         {key: [float(note.get(key, 0.0)) for note in notes] for key in ("line_jitter_pm", "electrons_per_px")}
     )
