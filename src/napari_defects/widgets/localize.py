@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton
 
 from napari_defects.micrograph import Progress
+from napari_defects.widgets._columns import COLOR_BY, Preview, draw_errors, error_pm, paint
+from napari_defects.widgets._layers import image_layer
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MAPS, Source
-from napari_defects.widgets._points import table_layer
+from napari_defects.widgets._plots import Plot
+from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._steps import Made, Panel
 
 
@@ -16,10 +20,10 @@ class Localize(Panel):
     """Find all columns, measure their positions and give each its place in the lattice."""
 
     title = "Localize"
-    help = "Measures every atomic column and finds its place in the lattice."
+    help = "Measures every atomic column and finds its place in the lattice. Candidates follow the threshold at once."
     inputs: ClassVar = {"image": IMAGE, "crystal": CRYSTAL, "maps": MAPS}
     steps = ("atoms.locate", "lattice.assign_sites")
-    main = ("column_sigma_nm", "min_separation_nm", "max_offset_nm")
+    main = ("threshold", "column_sigma_nm", "min_separation_nm", "max_offset_nm")
     hide = ("maps",)
     follow = "Classify"
 
@@ -34,6 +38,7 @@ class Localize(Panel):
     ) -> Made:
         """Locate, fit the lattice, assign the sites."""
         from napari_defects import lattice as lattices
+        from napari_defects.atoms import bound
         from napari_defects.atoms import locate as find
 
         atoms = find(image.value, maps=maps.value if maps else None, progress=progress, **locate)
@@ -42,17 +47,94 @@ class Localize(Panel):
         name, movie = f"atoms · {image.image}", image.value.is_movie
         try:
             lattice = lattices.fit_lattice(atoms, crystal)
-            sites = lattices.assign_sites(atoms, lattice, **assign_sites)
+            sites, doubt = lattices.assign_sites(atoms, lattice, **assign_sites), ""
         except ValueError as error:
-            layer = table_layer(atoms, "atoms", name, movie=movie, **known)
-            return Made([layer], found(atoms), f"No lattice: {error}")
-        layer = table_layer(sites, "sites", name, movie=movie, lattice=lattice, **known)
-        return Made([layer], found(sites), extra={"lattice": lattice, "sites": sites, "atoms": atoms})
+            lattice, sites, doubt = None, atoms, f"No lattice: {error}"
+        limit = 1e3 * np.hypot(*bound(image.value, sites).T) / np.sqrt(2)
+        kind = "atoms" if lattice is None else "sites"
+        known |= {} if lattice is None else {"lattice": lattice}
+        layer = table_layer(sites, kind, name, movie=movie, **known)
+        extra = {"lattice": lattice, "sites": sites, "atoms": atoms, "bound_pm": limit, "image": image.image}
+        return Made([layer], found(sites, limit), doubt, extra)
+
+    def build(self) -> None:
+        """Put colours, the residual and the histogram below."""
+        self.preview = Preview(self.viewer, self.say)
+        self.color_by, self.residual_button = QComboBox(), QPushButton("Show residual")
+        self.color_by.addItems(COLOR_BY)
+        self.color_by.setToolTip("What the colour of a column says; dark is little, bright is much.")
+        self.color_by.currentTextChanged.connect(lambda _by: self.paint())
+        self.residual_button.setToolTip("What the columns leave unexplained, in units of the noise, as a layer.")
+        self.residual_button.clicked.connect(lambda: self.show_residual())
+        row = QHBoxLayout()
+        for widget in (QLabel("Colour by"), self.color_by, self.residual_button):
+            row.addWidget(widget)
+        self._layout.addLayout(row)
+        self.plot = Plot()
+        self.add(self.plot)
+        for name in ("threshold", "column_sigma_nm", "min_separation_nm"):
+            self.fields["locate", name].changed.connect(lambda _value: self.look())
+
+    def look(self) -> None:
+        """Show what the threshold finds, before anything is fitted."""
+        if self.job is not None and self.job.running:
+            return
+        try:
+            image, values = self.gather()["image"], self.parameters["locate"]
+            image.value.pixel_size_yx_nm  # noqa: B018 - says what to do where it is not known
+        except (ValueError, TypeError, KeyError) as error:
+            self.say(str(error), doubt=True)
+            return
+        scale = {name: values[name] for name in ("column_sigma_nm", "min_separation_nm")}
+        self.preview.show(image, self.pickers["image"].value, values["threshold"], **scale)
+
+    def shown(self, made: Made, layers: list[Any]) -> None:
+        """Take the candidates away; colours and histogram of what was measured."""
+        self.preview.remove(made.extra["image"])
+        draw_errors(self.plot, made.extra["sites"], made.extra["bound_pm"])
+        self.paint()
+
+    def _columns(self) -> Any:
+        layer = self.pickers["image"].value
+        name = "" if layer is None else f"atoms · {layer.name}"
+        return next((layer for layer in self.viewer.layers if layer.name == name), None)
+
+    def paint(self) -> None:
+        """Colour the columns as chosen."""
+        if (layer := self._columns()) is not None:
+            paint(layer, self.color_by.currentText())
+
+    def show_residual(self) -> None:
+        """Add what the columns leave unexplained as a layer."""
+        from napari_defects.atoms import residual
+
+        layer = self._columns()
+        if layer is None:
+            self.fail(ValueError("There are no columns of this image yet: press Run first."))
+            return
+        image, atoms = self.gather()["image"], table_of(layer, "atoms")
+
+        def work(progress: Progress) -> Made:
+            left = residual(image.value, atoms)
+            data, keywords, kind = image_layer(left, f"residual · {image.image}", image=image.image)
+            keywords |= {"colormap": "PiYG", "contrast_limits": (-5.0, 5.0), "opacity": 0.8}
+            spread = float(np.std(left.data))
+            return Made([(data, keywords, kind)], f"Residual: {spread:.2f} σ of the noise; 1 where the model is right")
+
+        self.start(work, {}, self._added, "Residual")
+
+    def _added(self, made: Made) -> None:
+        from napari_defects.widgets._viewer import upsert
+
+        for layer in made.layers:
+            upsert(self.viewer, layer)
+        self.say(f"✓ {made.summary}")
 
 
-def found(table: Any) -> str:
+def found(table: Any, bound_pm: Any = None) -> str:
     """Say how many columns there are, how many sites are empty, and how precise the positions are."""
     real = table[np.isfinite(table["y_nm"])]
-    error = np.nanmedian(np.hypot(real["y_err_nm"], real["x_err_nm"]) / np.sqrt(2)) * 1e3 if len(real) else np.nan
+    error = np.nanmedian(error_pm(real)) if len(real) else np.nan
     empty = f", {len(table) - len(real)} empty sites" if len(table) > len(real) else ""
-    return f"{len(real):,} columns{empty}, precision {error:.1f} pm"
+    limit = "" if bound_pm is None or not np.isfinite(bound_pm).any() else f", bound {np.nanmedian(bound_pm):.1f} pm"
+    return f"{len(real):,} columns{empty}, precision {error:.1f} pm{limit}"
