@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from scipy.spatial import cKDTree
 import napari_defects as nd
 from napari_defects.cells.boxes import Found, find_cells
 from napari_defects.cells.detection import detect_cells
-from napari_defects.cells.examples import conditions_for, scenes, simulated, sites_nm, true_cells
+from napari_defects.cells.examples import simulated, sites_nm, true_cells
 from napari_defects.cells.hexagons import boxes_around, iou, unit_cells
 from napari_defects.cells.kinds import cells_of, frame_of, kinds_of, number_of
 from napari_defects.cells.patches import CELL_SIZE
@@ -287,28 +286,17 @@ def gallery(out: Path = Path("runs")) -> None:
 
 def noise(images: int = 50, steps: int = 250) -> None:
     """Print Fig. 4 of 2DIP-Net in small: accuracy against the noise of the training, then with estimated noise."""
-    from napari_defects.cells.recipes import ENDINGS
-    from napari_defects.cells.sweep import NoiseRange, estimated_range, noise_sweep
+    from napari_defects.cells import NoiseRange, noise_sweep, sweep_tests
 
-    view: dict[str, Any] = {"architecture": ENDINGS["cells"].architecture, "px_per_a": 14}
-    tests, estimates = {}, []
-    for dose in (6e3, 5e4):
-        conditions = conditions_for(
-            nd.MOTE2, replace(nd.Conditions(), dose_e_per_A2=(dose, 1.01 * dose), pixel_size_nm=(0.012, 0.016))
-        )
-        tests[f"{dose:.0e}"] = simulated(nd.MOTE2, n_images=25, seed=FIRST_SEED + 5, conditions=conditions, **view)
-        seen, _ = next(scenes(nd.MOTE2, 1, FIRST_SEED + 5, conditions))
-        estimates.append(estimated_range(seen, "MoTe2", f"estimated from {dose:.0e}"))
-        print(f"dose {dose:.1e}: estimated {np.sqrt(np.prod(estimates[-1].dose_e_per_A2)):.2e} e/A^2")
-    doses = {"1e3–3e3": (1e3, 3e3), "1e4–3e4": (1e4, 3e4), "1e5–3e5": (1e5, 3e5), "1e6–3e6": (1e6, 3e6)}
-    guesses = [NoiseRange(f"lambda {d}, mu {mu}", doses[d], mu) for d in doses for mu in (0.0, 1.5)]
-    table = noise_sweep("MoTe2", [*guesses, *estimates], tests, images=images, steps=steps)
-    print(
-        table.pivot(index="trained", columns="test", values="accuracy")
-        .loc[table["trained"].unique()]
-        .round(4)
-        .to_string()
-    )
+    tests, estimated = sweep_tests("MoTe2")
+    for noise_range in estimated:
+        print(f"{noise_range.name}: {np.sqrt(np.prod(noise_range.dose_e_per_A2)):.2e} e/A^2")
+    guesses = [
+        NoiseRange(f"lambda {d:.0e}, mu {mu}", (d, 3 * d), mu) for d in (1e3, 1e4, 1e5, 1e6) for mu in (0.0, 1.5)
+    ]
+    table = noise_sweep("MoTe2", [*guesses, *estimated], tests, images=images, steps=steps)
+    wide = table.pivot(index="trained", columns="test", values="accuracy")
+    print(wide.loc[table["trained"].unique()].round(4).to_string())
 
 
 JOBS = {"find": find, "multislice": multislice, "calibration": calibration, "time": timing, "gallery": gallery,

@@ -11,3 +11,4 @@ from .references import references as references
 from .sweep import NoiseRange as NoiseRange
 from .sweep import estimated_range as estimated_range
 from .sweep import noise_sweep as noise_sweep
+from .sweep import sweep_tests as sweep_tests

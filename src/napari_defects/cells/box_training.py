@@ -140,12 +140,15 @@ def fit_boxes(
             if step % 50 == 0:
                 log.info("step %d: loss %.4f, score %.4f (%.0f s)", step, np.mean(losses[-50:]), math.nan, seconds)
                 if checkpoint is not None:
-                    _write(Path(checkpoint), {"step": step, "seconds": seconds}
-                           | {name: part.state_dict() for name, part in parts.items()})  # fmt: skip
+                    _write(Path(checkpoint), {"step": step, "seconds": seconds, **_states(parts)})
             if progress is not None:
                 progress(step, options.steps)
     except StopTraining:
         log.info("training stopped at step %d", step)
+    except BaseException:
+        if checkpoint is not None:
+            _write(Path(checkpoint), {"step": step, "seconds": seconds, **_states(parts)})
+        raise
     with torch.no_grad():
         for tensor in averaged.state_dict().values():
             if tensor.is_floating_point():
@@ -186,6 +189,10 @@ def _batch(
         boxes_xy = torch.from_numpy(places[:, [1, 0, 3, 2]].astype(np.float32))
         targets.append({"boxes": boxes_xy.to(where), "labels": torch.from_numpy(numbers.astype(np.int64)).to(where)})
     return images, targets
+
+
+def _states(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: part.state_dict() for name, part in parts.items()}
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

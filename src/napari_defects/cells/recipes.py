@@ -72,11 +72,11 @@ def _resnet(inputs: int, channels: int, side_px: int) -> dict[str, Any]:
 _PAPER = Fitting(steps=1500, batch=64)  # 20 epochs of 4800 cells
 ENDINGS: dict[str, CellRecipe | BoxRecipe] = {
     "cells": CellRecipe(
-        {"kind": "patches", "channels": 16, "inputs": 2, "side_px": 20}, PX_PER_A, 240, Fitting(1500, 192),
+        {"kind": "patches", "channels": 16, "inputs": 2, "side_px": 20}, PX_PER_A, 240, Fitting(1500, 192, noise=0.5),
         "cells along the lattice, a window on each site",
     ),
     "cells-one": CellRecipe(
-        {"kind": "patches", "channels": 16, "inputs": 1, "side_px": 20}, PX_PER_A, 240, Fitting(1500, 192),
+        {"kind": "patches", "channels": 16, "inputs": 1, "side_px": 20}, PX_PER_A, 240, Fitting(1500, 192, noise=0.5),
         "the same with one window around the cell",
     ),
     "cells-halves": CellRecipe(

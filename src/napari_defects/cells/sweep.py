@@ -14,7 +14,7 @@ from ..micrograph import Micrograph, Progress
 from ..noise import estimate
 from ..simulation import Conditions, Microscope
 from ..simulation.scattering import cross_section_A2
-from .examples import Examples, conditions_for, simulated
+from .examples import Examples, conditions_for, scenes, simulated
 from .kinds import kinds_of
 from .recipes import ENDINGS, CellRecipe
 from .training import Fitting, fit, logits_of
@@ -56,6 +56,40 @@ def estimated_range(
     fraction = scattered / (100 * host.cell_area_nm2)
     dose = found.electrons_per_px / (100 * float(np.prod(micrograph.pixel_size_yx_nm))) / fraction
     return NoiseRange(name, (dose / _SPREAD, dose * _SPREAD), 0.3)
+
+
+def sweep_tests(
+    crystal: str | Crystal, doses: Sequence[float] = (6e3, 5e4), *, images: int = 25, seed: int = 0
+) -> tuple[dict[str, Examples], list[NoiseRange]]:
+    """Simulate cells at doses that a training is not told, and estimate the noise of one image of each.
+
+    Parameters
+    ----------
+    crystal : str or Crystal
+    doses : sequence of float
+        In e/Å^2.
+    images : int
+        Simulated at each dose.
+    seed : int
+
+    Returns
+    -------
+    tests : dict
+        Name to `Examples`.
+    ranges : list of NoiseRange
+        As `noise.estimate` has them.
+    """
+    host, recipe = get_crystal(crystal), ENDINGS["cells"]
+    assert isinstance(recipe, CellRecipe)
+    tests, ranges = {}, []
+    for dose in doses:
+        given = replace(Conditions(), dose_e_per_A2=(dose, 1.01 * dose), defect_fraction=(0.03, 0.3))
+        view: dict[str, Any] = {"px_per_a": recipe.px_per_a, "conditions": given}
+        stream = 900_000 + seed
+        tests[f"{dose:.0e} e/A^2"] = simulated(host, recipe.architecture, n_images=images, seed=stream, **view)
+        micrograph, _ = next(scenes(host, 1, stream, conditions_for(host, given)))
+        ranges.append(estimated_range(micrograph, host, f"estimated from an image of {dose:.0e}"))
+    return tests, ranges
 
 
 def noise_sweep(

@@ -49,7 +49,7 @@ class Fitting:
     weight_decay: float = 1e-2
     balance: float = 0.5
     average: float = 0.995
-    noise: float = 0.5
+    noise: float = 0.0
     minutes: float | None = None
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .cells import cells, noise_sweep
 from .jobs import analyze, batch, demo, simulate, watch
 from .movies import bonds
 from .networks import evaluate, models, train
@@ -22,8 +23,8 @@ from .steps import average, classify, count, locate, predict, strain, track
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are tiny: threads would only wait for each other
 
 VERBS: tuple[Callable[..., None], ...] = (
-    simulate, train, evaluate, predict, locate, classify, average, strain, bonds, track, count, analyze, batch, watch,
-    models, demo,
+    simulate, train, evaluate, predict, locate, classify, cells, average, strain, bonds, track, count, analyze, batch,
+    watch, models, noise_sweep, demo,
 )  # fmt: skip
 """In the order of the help."""
 

@@ -22,7 +22,7 @@ MOST_BOXES = 800
 INPUT_PX = 512
 
 
-class _AsItComes(GeneralizedRCNNTransform):
+class _AsItComes(GeneralizedRCNNTransform):  # type: ignore[misc]
     """Neither resizes nor normalizes."""
 
     def resize(self, image: torch.Tensor, target: Any = None) -> tuple[torch.Tensor, Any]:

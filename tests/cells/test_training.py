@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import napari_defects as nd
+from napari_defects.cells import Collection, crops, recipe_of, train_cells
+from napari_defects.cells.box_training import BoxFitting, fit_boxes
+from napari_defects.cells.examples import Examples, simulated
+from napari_defects.cells.recipes import ENDINGS, names
+from napari_defects.cells.training import Fitting, fit, logits_of
+from napari_defects.cells.validation import calibration_error
+from napari_defects.networks import StopTraining, load_model
+from napari_defects.networks.zoo import check_architecture
+
+SMALL = {"kind": "patches", "channels": 8, "inputs": 2, "side_px": 12}
+
+
+def toys(n: int, seed: int) -> Examples:
+    """Pictures whose kind is which of their two channels have a spot."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(3, size=n)
+    pictures = rng.normal(0, 1, (n, 2, 12, 12))
+    pictures[kinds == 1, 0, 4:8, 4:8] += 1.6
+    pictures[kinds == 2, 1, 4:8, 4:8] += 1.6
+    return Examples(pictures.astype(np.float16), kinds.astype(np.int64), np.full(n, 1e5))
+
+
+def test_a_network_learns_and_its_probabilities_are_honest() -> None:
+    network, card = fit(SMALL, 3, toys(600, 1), toys(300, 2), Fitting(80, 48, noise=0.1), seed=3)
+    test = toys(600, 4)
+    logits = logits_of(network, test.pictures)
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert (logits.argmax(1) == test.kinds).mean() > 0.9
+    assert calibration_error(probability, test.kinds) < 0.08
+    assert card["steps"] == 80
+    again, _ = fit(SMALL, 3, toys(600, 1), toys(300, 2), Fitting(80, 48, noise=0.1), seed=3)
+    for first, second in zip(network.weights().values(), again.weights().values(), strict=True):
+        assert torch.equal(first, second)
+        assert torch.equal(first, first.half().float()), "rounded to half precision"
+
+
+def test_stopped_training_keeps_what_there_is() -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise StopTraining
+
+    _, card = fit(SMALL, 3, toys(100, 1), toys(50, 2), Fitting(100, 16), progress=stop)
+    assert card["steps"] == 5
+
+
+def test_simulated_cells_are_labelled_by_what_is_missing() -> None:
+    examples = simulated(nd.MOTE2, {**SMALL, "side_px": 21}, px_per_a=14, n_images=4, seed=3)
+    assert examples.pictures.shape[1:] == (2, 21, 21)
+    good = examples.doses > 3e4
+    means = [
+        examples.pictures[good & (examples.kinds == k)].astype(float)[:, :, 8:13, 8:13].mean((0, 2, 3))
+        for k in (0, 2, 3)
+    ]
+    assert means[0][1] > means[1][1] + 0.5, "no chalcogen"
+    assert means[0][0] > means[2][0] + 0.3, "no metal"
+
+
+def test_boxes_can_be_trained_stopped_and_resumed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    middles = np.stack(np.meshgrid(np.arange(12, 116, 20), np.arange(12, 116, 20), indexing="ij"), -1).reshape(-1, 2)
+    boxes = np.concatenate([middles - 8.0, middles + 8.0], 1)
+    image = rng.normal(0, 0.1, (128, 128)).astype(np.float32)
+    for y, x in middles:
+        image[y - 8 : y + 8, x - 8 : x + 8] += 2
+    options = BoxFitting(steps=2, batch=1, crop_px=96)
+    tiny: dict[str, Any] = {"kind": "mobilenet", "blocks": 4, "hidden": 16}
+    file = tmp_path / "boxes.ckpt"
+    with pytest.raises(RuntimeError):
+        fit_boxes(tiny, [(image, boxes, boxes)], options, progress=_fail, checkpoint=file)
+    network, card = fit_boxes(tiny, [(image, boxes, boxes)], options, checkpoint=file)
+    assert card["steps"] == 2
+    assert set(network([torch.zeros(1, 70, 90)])[0]) == {"boxes", "labels", "scores"}
+
+
+def _fail(done: int, total: int) -> None:
+    raise RuntimeError(done)
+
+
+def test_recipes_are_for_any_mx2_and_refused_in_a_sentence(tmp_path: Path) -> None:
+    assert "mote2-cells" in names()
+    found = recipe_of("ws2-cells")
+    assert found is not None
+    assert found[0].name == "WS2"
+    assert recipe_of("wse2-te") is None
+    for recipe in ENDINGS.values():
+        check_architecture(recipe.architecture)
+    for message, arguments in (
+        ("`name` must be like mote2-cells", {"name": "nonsense"}),
+        ("folder that exists", {"name": "mote2-cells", "out": tmp_path / "no" / "where"}),
+        ("`labelled` cells teach", {"name": "mote2-boxes", "labelled": tmp_path}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_cells(**{"out": tmp_path / "model", **arguments})
+
+
+def test_labelled_cells_join_the_training(mote2: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    from dataclasses import replace
+
+    micrograph, sites = mote2
+    pictures = crops(micrograph, sites, "MoTe2", np.array([[-5, -5], [-4, -5]]))
+    place = {"source": "mote2", "frame": 0, "y_nm": [1.0, 2.0], "x_nm": 1.0, "called": "perfect", "crystal": "MoTe2"}
+    import pandas as pd
+
+    Collection(tmp_path / "mine").add(pictures, pd.DataFrame({"species": ["perfect", "V_Te"], **place}))
+    small = replace(ENDINGS["cells"], images=2, fitting=Fitting(3, 8))
+    monkeypatch.setitem(ENDINGS, "cells", small)
+    monkeypatch.setattr("napari_defects.cells.recipes._HELD_BACK", 2)
+    train_cells("mote2-cells", out=tmp_path / "model", labelled=tmp_path / "mine")
+    model = load_model(tmp_path / "model.safetensors")
+    assert model.task == "cells"
+    assert model.card["recipe"] == "mote2-cells"
+    assert "V_Te+V_Mo" in (tmp_path / "model.md").read_text()
+    with pytest.raises(ValueError, match="no labelled cells of WSe2"):
+        Collection(tmp_path / "mine").examples("WSe2", small.architecture, 14)
