@@ -79,7 +79,8 @@ class Panel(Frame):
     def lead_on(self) -> Any:
         """Open the widget that comes next, for the same image and crystal."""
         widget = open_widget(self.viewer, self.follow or "", self.choices)
-        layer = self.pickers[next(iter(self.inputs))].value
+        name, pick = next(iter(self.inputs.items()))
+        layer = self.pickers[name].value if isinstance(pick, Pick) else self.viewer.layers.selection.active
         if widget is not None and layer is not None and layer in self.viewer.layers:
             widget.look_at(source_name(layer))
         return widget
@@ -165,7 +166,7 @@ class Panel(Frame):
 
     def _best(self, name: str, image: str | None = None) -> Any:
         """Choose the layer that fits best: of the first picker's image, measured rather than true, the newest."""
-        first = next(iter(self.inputs))
+        first = next(key for key, pick in self.inputs.items() if isinstance(pick, Pick))
         leader = self.pickers[first].value if name != first else None
         wanted = image if leader is None else source_name(leader)
         active = self.viewer.layers.selection.active
