@@ -200,12 +200,33 @@ def steps(day: Afternoon) -> None:
     day.take("simulate")
 
 
+def bonds(day: Afternoon) -> None:
+    """Take the picture of a rotor of three silicon atoms, its bonds and its timeline."""
+    from napari_defects import Microscope, simulate
+    from napari_defects.simulation import Motion
+    from napari_defects.widgets._layers import image_layer
+    from napari_defects.widgets._viewer import upsert
+
+    viewer = day.viewer
+    viewer.layers.clear()
+    movie, _ = simulate(
+        "graphene", field_of_view_nm=2.4, pixel_size_nm=0.0125, at=[("Si3C6", 1.2, 1.2)], dose_e_per_A2=8e5, frames=10,
+        microscope=Microscope(60.0, 31.0, 86.0, 200.0, 0.08), motion={"Si3C6": Motion(turn_at=(3, 5, 8))}, seed=3,
+    )  # fmt: skip
+    upsert(viewer, image_layer(movie, "silicon in graphene", crystal="graphene"))
+    day.run(day.open("Bonds and tracks"))
+    viewer.dims.set_current_step(0, 5)
+    day.zoom((1.2, 1.2), 2.2)
+    day.take("bonds")
+
+
 def main(folder: Path) -> None:
     """Take all pictures."""
     day = Afternoon(folder)
     with tempfile.TemporaryDirectory() as place:
         play(day, scan(Path(place) / "1028_ADF2_25.tif"), Path(place) / "out")
     steps(day)
+    bonds(day)
     day.viewer.close()
 
 

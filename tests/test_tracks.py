@@ -142,6 +142,10 @@ def test_a_frame_during_the_turn_is_flagged_not_forced():
     halfway = rotor(triangles([5.0] * 10 + [35.0] + [65.0] * 10, noise=0.005))
     assert halfway.index[halfway["unsure"]].tolist() == [10]
     assert halfway.index[halfway["switch"]].tolist() == [11]
+    bent = triangles([5.0] * 10 + [65.0] * 10, noise=0.005)
+    bent.loc[bent.index[bent["frame"] == 4][0], "y_nm"] += 0.12
+    assert rotor(bent).loc[4, "distortion"] > 0.15
+    assert rotor(bent).loc[4, "unsure"]
     two = table[~((table["frame"] == 4) & (table.index % 3 == 0))]
     assert rotor(two).loc[4, "unsure"]
 

@@ -34,7 +34,7 @@ def find_hops(tracks: pd.DataFrame, lattice: Host) -> pd.DataFrame:
     -------
     DataFrame
         `track`, `frame`, `frame_before`, `gap_frames`, `species`, `y_nm`, `x_nm` (drift taken out), `step_nm` of the
-        ideal lattice, and `bonds`: how many bonds of the host lead from the site it was nearest to, to the one it is nearest to.
+        ideal lattice, and `bonds`: how many bonds of the host lead from the nearest site before to that after.
     """
     table = in_order(tracks)
     names = ("y_crystal_nm", "x_crystal_nm")

@@ -13,7 +13,9 @@ _REACH_NM = 0.3  # from the middle of a defect to the atoms of its triangle, and
 _ROTOR = re.compile(r"^([A-Z][a-z]?)[34](?=[A-Z])")
 
 
-def rotor(triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float = 20.0) -> pd.DataFrame:
+def rotor(
+    triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float = 20.0, distorted: float = 0.15
+) -> pd.DataFrame:
     """Orientation of a triangle of atoms in every frame, folded by its threefold symmetry.
 
     The order parameter is Σz³ / Σ|z|³ over the three atoms, z = x - iy from their centre: its
@@ -28,6 +30,8 @@ def rotor(triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float 
         Below this order, or with other than three atoms, a frame is `unsure`: taken during a turn.
     between_deg : float
         So far from both orientations it is unsure as well.
+    distorted : float
+        And with a `distortion` above this.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def rotor(triangles: pd.DataFrame, *, coherent: float = 0.5, between_deg: float 
         rows.append((frame, np.rad2deg(np.angle(moment)) / 3, error, abs(moment), sides.std() / sides.mean()))
     result = pd.DataFrame(rows, columns=["frame", "angle_deg", "angle_err_deg", "order", "distortion"])
     phase = np.exp(3j * np.deg2rad(result["angle_deg"].to_numpy(float)))
-    clear = (result["order"] >= coherent).to_numpy()
+    clear = ((result["order"] >= coherent) & (result["distortion"] <= distorted)).to_numpy()
     axis = np.sqrt(np.mean(phase[clear] ** 2)) if clear.any() else 1.0  # the orientation, whichever of the two
     side = np.real(phase / axis) * np.abs(axis)
     result["unsure"] = ~clear | ~(np.abs(side) >= np.cos(np.deg2rad(3 * between_deg)))
