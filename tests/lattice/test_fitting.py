@@ -11,7 +11,14 @@ from scipy import ndimage
 
 import napari_defects as nd
 from napari_defects.crystals import get_crystal
-from napari_defects.lattice import Lattice, assign_sites, calibrate, fit_lattice
+from napari_defects.lattice import (
+    Lattice,
+    assign_sites,
+    calibrate,
+    fit_grains,
+    fit_lattice,
+    sublattice_intensities,
+)
 from napari_defects.lattice.reciprocal import find_period
 from napari_defects.simulation.probe import Microscope
 from napari_defects.simulation.scattering import cross_section_A2
@@ -224,3 +231,58 @@ def test_real_mos2(shared: Path) -> None:
     pixels = np.load(shared / "data" / "mos2" / "MoS2_stem_Exp-000-2.npy")
     image = calibrate(nd.Micrograph(pixels), "MoS2")
     assert image.pixel_size_nm == pytest.approx(9 / 512, rel=0.02)
+
+
+def test_where_a_site_is_expected_has_an_error_that_is_true() -> None:
+    pulls = []
+    for seed in range(6):
+        atoms = planted(side_nm=6.0, scatter_nm=0.004, seed=seed)
+        exact = planted(side_nm=6.0, scatter_nm=0.0, seed=seed)
+        lattice = fit_lattice(atoms, "WSe2")
+        on = np.column_stack(lattice.index(exact[["y_nm", "x_nm"]].to_numpy()))
+        off = lattice.position(*on.T) - exact[["y_nm", "x_nm"]].to_numpy()
+        pulls.append(off / lattice.position_err(*on.T)[:, None])
+    assert 0.75 < np.concatenate(pulls).std() < 1.3
+    sites = assign_sites(atoms, lattice)
+    assert sites["ideal_err_nm"].dropna().between(1e-5, 0.004).all()
+
+
+def bicrystal(share: float = 0.5) -> pd.DataFrame:
+    """Two grains that meet along a line, turned by 21 degrees against each other; `grain` says which."""
+    first, second = planted(side_nm=9.0, rotation_deg=5.0), planted(side_nm=9.0, rotation_deg=26.0, seed=1)
+    left = first[first["x_nm"] < 9 * share - 0.08].assign(grain=0)
+    right_ = second[second["x_nm"] > 9 * share + 0.08].assign(grain=1)
+    return pd.concat([left, right_], ignore_index=True)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.65, 0.3])
+def test_two_grains_have_a_lattice_each(share: float, caplog: pytest.LogCaptureFixture) -> None:
+    atoms = bicrystal(share)
+    grains = fit_grains(atoms, "WSe2")
+    assert len(grains) == 2
+    for lattice, own in grains:
+        (number, most), *_ = own["grain"].value_counts().items()
+        assert most / len(own) > 0.99
+        assert most / (atoms["grain"] == number).sum() > 0.9
+        wanted = (5.0, 26.0)[int(number)]
+        assert (lattice.rotation_deg - wanted + 60) % 120 - 60 == pytest.approx(0, abs=0.1)
+        assert lattice.residual_pm < 3.6
+    lattice = fit_lattice(atoms, "WSe2")
+    assert "fit_grains()" in caplog.text
+    turns = [(lattice.rotation_deg - wanted + 60) % 120 - 60 for wanted in (5.0, 26.0)]
+    assert min(np.abs(turns)) < 0.3
+
+
+def test_one_grain_is_one() -> None:
+    assert len(fit_grains(planted(), "WSe2")) == 1
+    with pytest.raises(ValueError, match="`most` must be at least 1"):
+        fit_grains(planted(), "WSe2", most=0)
+
+
+def test_intensities_of_the_sublattices() -> None:
+    atoms = planted(side_nm=6.0)
+    table = sublattice_intensities(assign_sites(atoms, fit_lattice(atoms, "WSe2")))
+    column = {s.name: s.column for s in get_crystal("WSe2").sublattices}
+    sizes = [cross_section_A2(column[name], Microscope()) for name in table["sublattice"]]
+    assert table["ratio"][1] == pytest.approx(sizes[1] / sizes[0], abs=4 * table["ratio_err"][1])
+    assert 0.001 < table["ratio_err"][1] < 0.02

@@ -10,7 +10,7 @@ import numpy as np
 from ..crystals import Crystal, get_crystal
 from ..micrograph import Micrograph
 from .phasing import measure_pixel
-from .reciprocal import find_period
+from .reciprocal import PEAK_POWER, find_period
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
         vectors_px = find_period([micrograph.frame(n).astype(float) for n in frames], crystal)
         if vectors_px is None:
             raise ValueError(
-                f"no lattice of {crystal.name} found: no peaks of its shape stand out in the power spectrum; "
-                "is it the right image and crystal?"
+                f"no lattice of {crystal.name} found: no peaks of its shape above {PEAK_POWER:g} times the noise in "
+                "the power spectrum; is it the right image and crystal, in focus, at atomic resolution?"
             )
         ratio = float(np.sqrt(crystal.cell_area_nm2 / abs(np.linalg.det(vectors_px * sides))))
     measured = ratio * sides

@@ -20,13 +20,14 @@ from ..crystals import Crystal, get_crystal
 from ..tables import Atoms, check, positions_nm
 from .distortion import fit_distortion, robust_fit
 from .indexing import TOLERANCE, bond_length, find_basis, index_along_tree, orient
-from .model import Array, Indices, Lattice
+from .model import Array, Indices, Lattice, fitted_terms
 from .occupancy import empty_sites
 
 _log = logging.getLogger(__name__)
 
 _MIN_ATOMS = 12
 _MIN_SCORE = 0.3
+_OFF = 0.2  # of the atoms off the lattice: worth a word
 _AVOID = 2.5  # bond lengths around a defect that are left out of the fit
 
 
@@ -113,6 +114,11 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None) 
         cells = sites[:, :2] + crystal.fractions[sites[:, 2]]
         calm = _undisturbed(lattice, points[on], sites[on], amplitude[on])
         lattice = _least_squares(points[on], cells[on], crystal, calm)
+    if previous is None and on.mean() < 1 - _OFF:
+        _log.warning(
+            "%.0f %% of the atoms are not on this lattice of %s; if there is another grain, fit_grains() fits both.",
+            100 * (1 - on.mean()), crystal.name,
+        )  # fmt: skip
     return _with_origin(lattice, cells[on], previous)
 
 
@@ -125,7 +131,9 @@ def _least_squares(points: Array, cells: Array, crystal: Crystal, use: npt.NDArr
     distortion, residual = fit_distortion(design @ affine, points - design @ affine)
     kept = np.abs(residual) < 4 * 1.4826 * np.median(np.abs(residual))
     rms = 1e3 * float(np.sqrt(np.mean(residual[kept.all(1)] ** 2))) if kept.all(1).any() else 0.0
-    return Lattice(crystal, affine[0], affine[1], affine[2], distortion, rms)
+    terms = fitted_terms(design @ affine, distortion)[kept.all(axis=1)]
+    normal = terms.T @ terms + 1e-4 * np.eye(terms.shape[1])
+    return Lattice(crystal, affine[0], affine[1], affine[2], distortion, rms, spread=np.linalg.inv(normal))
 
 
 def _undisturbed(lattice: Lattice, points: Array, sites: Indices, amplitude: Array) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Lattice:
         Root mean square distance per axis between atoms and lattice, outliers left out.
     frames : tuple of Lattice
         One lattice per frame of a movie; empty for a still.
+    spread : ndarray, shape (term, term)
+        Inverse of the normal matrix of everything fitted: with the residual, the uncertainty of each site.
     """
 
     crystal: Crystal
@@ -39,6 +41,7 @@ class Lattice:
     distortion: Distortion | None = None
     residual_pm: float = float("nan")
     frames: tuple[Lattice, ...] = ()
+    spread: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
     def at(self, frame: int) -> Lattice:
         """Lattice of one frame; a still's is the same for all."""
@@ -92,6 +95,16 @@ class Lattice:
         affine = self.origin_nm + (cells + self.crystal.fractions[self._numbers(sublattice)]) @ self.vectors_nm
         return affine if self.distortion is None else affine + self.distortion(affine)
 
+    def position_err(self, i: Any, j: Any, sublattice: Any) -> Array:
+        """1 sigma of where a site is expected, per axis, in nm, shape (n,); NaN where the lattice was not fitted."""
+        cells = np.column_stack([np.atleast_1d(np.asarray(k, float)) for k in (i, j)])
+        cells = cells + self.crystal.fractions[self._numbers(sublattice)]
+        if not len(self.spread):
+            return np.full(len(cells), np.nan)
+        terms = fitted_terms(self.origin_nm + cells @ self.vectors_nm, self.distortion)
+        variance = np.einsum("nt,tu,nu->n", terms, self.spread, terms)
+        return np.asarray(1e-3 * self.residual_pm * np.sqrt(np.maximum(variance, 0)))
+
     def index(self, points_nm: Any) -> tuple[Indices, Indices, Indices]:
         """Find the site nearest to each position.
 
@@ -131,3 +144,8 @@ class Lattice:
         if unknown:
             raise ValueError(f"`sublattice` must be one of {', '.join(order)}, got {', '.join(unknown)}.")
         return np.array([order[str(n)] for n in names], np.int64)
+
+
+def fitted_terms(affine_nm: Array, distortion: Distortion | None) -> Array:
+    """Return all that a lattice is a linear function of: places, or the scan's smooth functions, shape (n, term)."""
+    return np.column_stack([np.ones(len(affine_nm)), affine_nm]) if distortion is None else distortion.terms(affine_nm)

@@ -11,7 +11,7 @@ from ..crystals import Crystal
 
 Array = npt.NDArray[np.float64]
 
-_PEAK_POWER = 11.0  # of the median at the same frequency, smoothed; noise alone reaches that
+PEAK_POWER = 11.0  # of the median at the same frequency, smoothed; noise alone reaches that
 _PEAK_DEPTH = 0.02  # of the strongest peak
 _ANISOTROPY = 1.4
 
@@ -34,7 +34,7 @@ def find_period(images: list[Array], crystal: Crystal) -> Array | None:
     power = np.mean([_relative_power(image) for image in images], axis=0)
     smooth = ndimage.gaussian_filter(power, 0.7, mode="wrap")
     center = np.array(power.shape) // 2
-    top = (ndimage.maximum_filter(smooth, 5, mode="wrap") == smooth) & (smooth > _PEAK_POWER)
+    top = (ndimage.maximum_filter(smooth, 5, mode="wrap") == smooth) & (smooth > PEAK_POWER)
     where = np.argwhere(top)
     where = where[np.linalg.norm(where - center, axis=1) > 4]
     strength = np.log(smooth[tuple(where.T)])

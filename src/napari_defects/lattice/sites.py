@@ -31,7 +31,8 @@ def assign_sites(atoms: Atoms, lattice: Lattice, *, max_offset_nm: float = 0.08)
     Sites
         One row per site: occupied ones carry their atom, empty ones have NaN position and amplitude. Only sites
         with most of their neighbours present count as empty; holes and the outside of the flake have none. Atoms
-        off the lattice follow at the end with `i`, `j` missing and sublattice ``""``. ``attrs["crystal"]`` is the
+        off the lattice follow at the end with `i`, `j` missing and sublattice ``""``. An additional column,
+        `ideal_err_nm`, is the 1 sigma per axis of where the lattice expects the site. ``attrs["crystal"]`` is the
         crystal's name.
 
     Raises
@@ -90,4 +91,5 @@ def _assign_frame(table: pd.DataFrame, lattice: Lattice, max_offset_nm: float) -
         }
     )
     on = pd.concat([table[taken], empty]) if len(empty) else table[taken]
+    on = on.assign(ideal_err_nm=lattice.position_err(on["i"].to_numpy(int), on["j"].to_numpy(int), on["sublattice"]))
     return pd.concat([on.sort_values(["i", "j", "sublattice"]), table[~taken]])
