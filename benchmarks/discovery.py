@@ -118,7 +118,7 @@ def main() -> None:
     dark = [c for c in found.clusters if c.likeness == "darker_W" and c.n >= 10 and not c.odd_shape]
     named = min(dark, key=lambda c: c.relative_height)
     began = time.process_time()
-    model = nd.learn(halves[0], sites[0], found, {named.number: "Ti_W"}, start, **keywords)
+    model = nd.learn(halves[0], sites[0], found.named({named.number: "Ti_W"}), start, **keywords)
     print(
         f"learned: {model.card['steps']} steps, {time.process_time() - began:.0f} s of CPU; {model.card['notes'][-1]}"
     )

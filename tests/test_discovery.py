@@ -8,7 +8,7 @@ import pytest
 
 import napari_defects as nd
 from napari_defects.discovery import discover
-from napari_defects.lessons import dopant_heights, learn, lesson_crops, lesson_species
+from napari_defects.lessons import dopant_heights, labelled_sites, learn, lesson_crops, stand_ins
 from napari_defects.mixtures import fit_mixture
 
 CLASSES = ("background", "W", "Se2", "V_Se", "V_W", "darker_W", "brighter_W", "darker_Se", "brighter_Se")
@@ -108,25 +108,42 @@ def test_bad_arguments_end_in_one_sentence(doped):
         discover(image, few)
 
 
-def test_lessons_name_every_site_and_draw_what_is_as_bright(doped, found):
+def test_lessons_name_every_site_and_draw_what_is_as_bright(doped, found, tiny_model):
     image, sites, truth = doped
     dark = next(c for c in found.clusters if c.likeness == "darker_W")
-    pairs = lesson_crops(image, sites, found, {dark.number: "Ti_W"}, CLASSES)
+    named = labelled_sites(sites, found.named({dark.number: "Ti_W"}), nd.WSE2)
+    assert (named["label"] == "Ti_W").sum() == dark.n
+    pairs = lesson_crops(image, named, tiny_model)
     assert len(pairs) == 4
     labels = pd.concat([table for _, table in pairs])
     assert (labels["species"] == "Ti_W").sum() == dark.n
     assert 0.97 < len(labels) / len(truth) <= 1.03
     for micrograph, table in pairs:
         assert table[["y_nm", "x_nm"]].max().max() < micrograph.extent_nm.max() + 0.02
-    (stands_in,) = lesson_species(found, {dark.number: "Ti_W"})["Ti_W"]
+    ((name, (stands_in,)),) = stand_ins(image, named, CLASSES, nd.WSE2).items()
+    assert name == "Ti_W"
     heights = dopant_heights(nd.WSE2.sublattice("W"), nd.WSE2)
     assert heights[stands_in] == pytest.approx(dark.relative_height, abs=0.02)
+
+
+def test_labels_that_cannot_be_taught_are_refused(doped, found):
+    image, sites, _ = doped
+    with pytest.raises(ValueError, match="`labels` lack species"):
+        labelled_sites(sites, found.sites[["y_nm", "x_nm"]], nd.WSE2)
+    with pytest.raises(ValueError, match="`labels` name no site"):
+        labelled_sites(sites, pd.DataFrame({"y_nm": [99.0], "x_nm": [99.0], "species": ["Ti_W"]}), nd.WSE2)
+    named = labelled_sites(
+        sites, found.named({0: f"Ti_{found.clusters[0].sublattice}"}).assign(species="Ti_Mo"), nd.WSE2
+    )
+    with pytest.raises(ValueError, match=r"must be called as Ti_\w+ is, got 'Ti_Mo'"):
+        stand_ins(image, named, CLASSES, nd.WSE2)
 
 
 def test_a_new_class_is_learned(doped, found, tiny_model):
     image, sites, _ = doped
     dark = next(c.number for c in found.clusters if c.likeness == "darker_W")
-    model = learn(image, sites, found, {dark: "Ti_W"}, tiny_model, minutes=2, steps=100, workers=0, seed=1)
+    labels = found.named({dark: "Ti_W"})
+    model = learn(image, sites, labels, tiny_model, minutes=9, steps=250, learning_rate=2e-2, workers=0)
     assert model.classes == (*tiny_model.classes, "Ti_W")
     rows = {row["class"]: row for row in next(iter(model.card["tests"].values()))}
     assert rows["Ti_W"]["recall before"] == 0

@@ -1,60 +1,60 @@
-"""From named clusters to a model that knows them: the loop of discovery, naming and training closes here."""
+"""From labels to a model that knows them: the loop of discovery, naming and training closes here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from ase.data import chemical_symbols
 
 from .annotations import Pair, crops
-from .crystals import Crystal, Sublattice, occupants, site_of
-from .discovery import Discovery
+from .crystals import Crystal, Sublattice, get_crystal, is_species, occupants, site_of
 from .labels import label_sites
 from .micrograph import Micrograph, Progress
-from .tables import Sites
+from .photometry import relative_heights
+from .tables import Sites, empty
 from .tuning import fine_tune
-from .verdicts import choices
+from .verdicts import OUTLIERS, choices
 
-_ELEMENTS = [e for e in chemical_symbols[5:84] if e not in ("V", "He", "Ne", "Ar", "Kr", "Xe")]  # V is a vacancy
+_ELEMENTS = [e for e in chemical_symbols[5:84] if e not in ("V", "Ne", "Ar", "Kr", "Xe")]  # V is a vacancy
+_MARK = "="
 
 
 def learn(
     micrograph: Micrograph,
     sites: Sites,
-    discovery: Discovery,
-    names: Mapping[int, str],
+    labels: pd.DataFrame,
     model: Any,
     *,
     minutes: float = 10.0,
     steps: int | None = None,
     share: float = 0.4,
+    learning_rate: float = 1e-3,
     seed: int = 0,
     workers: int = 1,
     device: str | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Any:
-    """Teach a model the clusters that got a name.
+    """Teach a model what is labelled in an image: named clusters (`Discovery.named`), or labels set by hand.
 
     It goes on learning on simulated twins of the image, in which a dopant of the measured brightness stands for each
-    named cluster, and on crops of the image itself: there the named sites have their new name, and all others what the
-    model says of them.
+    species that the model did not know, and on crops of the image itself: there labelled sites are what the labels say,
+    and all others what the model says of them.
 
     Parameters
     ----------
     micrograph : Micrograph
     sites : Sites
-        Those that `discovery` was made from.
-    discovery : Discovery
-        From `discover`, with this model.
-    names : mapping of int to str
-        Cluster to species, ``{0: "Ti_W"}``.
+        Of this image, from `assign_sites`.
+    labels : DataFrame
+        y_nm, x_nm and species (and frame): each names the site it is on.
     model : Model, str or path
         What to start from.
-    minutes, steps, share, seed, workers, device, checkpoint, progress
+    minutes, steps, share, learning_rate, seed, workers, device, checkpoint, progress
         As for `fine_tune`.
 
     Returns
@@ -65,52 +65,100 @@ def learn(
     Raises
     ------
     ValueError
-        If there is no such cluster, a name is not that of a species on its site, or the host is called so.
+        If columns are missing, no site is labelled, or a new name is not that of a species on its site.
     """
     from .networks import Model, load_model
 
     start = model if isinstance(model, Model) else load_model(model)
-    pairs = lesson_crops(micrograph, sites, discovery, names, start.classes)
-    drawn = lesson_species(discovery, names)
+    crystal = get_crystal(sites.attrs.get("crystal") or start.crystal)
+    named = labelled_sites(sites, labels, crystal)
+    drawn = stand_ins(micrograph, named, start.classes, crystal)
+    pairs = lesson_crops(micrograph, named, start)
     tuned = fine_tune(
-        micrograph, start, crystal=discovery.crystal, minutes=minutes, steps=steps, pairs=pairs, share=share, drawn_as=drawn,
-        seed=seed, workers=workers, device=device, checkpoint=checkpoint, progress=progress,
+        micrograph, start, crystal=crystal, minutes=minutes, steps=steps, pairs=pairs, share=share, drawn_as=drawn,
+        learning_rate=learning_rate, seed=seed, workers=workers, device=device, checkpoint=checkpoint,
+        progress=progress,
     )  # fmt: skip
-    for number, name in names.items():
-        one = discovery.clusters[number]
-        tuned.card["notes"].append(
-            f"- **{name}** was learned from {one.n} columns of {one.relative_height:.2f} ± {one.relative_height_err:.2f}"
-            f" of the host; simulated as {', '.join(drawn[name])}"
-        )
+    for name, species in drawn.items():
+        n = int((named["label"] == name).sum())
+        tuned.card["notes"].append(f"- **{name}** was learned from {n} columns; simulated as {', '.join(species)}")
     return tuned
 
 
-def lesson_crops(
-    micrograph: Micrograph, sites: Sites, discovery: Discovery, names: Mapping[int, str], classes: tuple[str, ...]
-) -> list[Pair]:
-    """Crops of the image: named sites by their name, others by the model's word, the rest as pristine columns."""
-    judged, crystal = discovery.sites, discovery.crystal
-    believed = judged[judged["said"].isin(classes[1:]) & ~judged["cluster"].isin(names)]
-    believed = believed.assign(species=believed["said"])
-    said = zip(believed["species"], believed["sublattice"], strict=True)
-    believed = believed[[_same_site(species, name, crystal) for species, name in said]]
-    defects = pd.concat([believed, discovery.named(names)], ignore_index=True)
-    defects = defects.assign(defect=range(len(defects)), probability=defects["novelty"], method="manual")
-    labels = label_sites(sites, defects, crystal)
-    labels = labels[labels["species"].isin([*classes, *names.values()])]
-    return [pair for frame in labels["frame"].unique() for pair in crops(micrograph, labels, frame=int(frame))]
+def labelled_sites(sites: Sites, labels: pd.DataFrame, crystal: Crystal) -> pd.DataFrame:
+    """Sites with a column `label`: the species that is said to be there, empty where nothing is said.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing or no label is on a site.
+    """
+    if missing := [name for name in ("y_nm", "x_nm", "species") if name not in labels]:
+        raise ValueError(f"`labels` lack {', '.join(missing)}; they need y_nm, x_nm and species.")
+    defects = labels.reindex(columns=empty("defects").columns)
+    defects = defects.assign(
+        frame=defects["frame"].fillna(0), defect=range(len(labels)), species=_MARK + labels["species"].astype(str),
+        probability=1.0, method="manual",
+    )  # fmt: skip
+    named = label_sites(sites, defects, crystal)
+    named = named[named["sublattice"].notna() & named["i"].notna()].reset_index(drop=True)
+    own = named["species"].str.startswith(_MARK)
+    if not own.any():
+        raise ValueError("`labels` name no site: are they of this image, and in nm?")
+    return named.assign(label=named["species"].str.removeprefix(_MARK).where(own, ""))
 
 
-def lesson_species(discovery: Discovery, names: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
-    """Tell what to simulate for each name: a dopant as bright as its clusters are."""
-    crystal, drawn = discovery.crystal, dict[str, tuple[str, ...]]()
-    discovery.named(names)  # raises where a name cannot be
-    for number, species in names.items():
-        sublattice, wanted = crystal.sublattice(site_of(species) or ""), discovery.clusters[number].relative_height
-        heights = dopant_heights(sublattice, crystal, number=_replaced(species, sublattice, crystal))
-        alike = min((abs(height - wanted), s) for s, height in heights.items())[1]
-        drawn[species] = tuple(dict.fromkeys((*drawn.get(species, ()), alike)))
+def stand_ins(
+    micrograph: Micrograph, named: pd.DataFrame, classes: tuple[str, ...], crystal: Crystal
+) -> dict[str, tuple[str, ...]]:
+    """Species to simulate for each label that is no class yet: foreign atoms as bright as the labelled columns are.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    named : DataFrame
+        From `labelled_sites`.
+    classes : tuple of str
+    crystal : Crystal
+    """
+    heights = relative_heights(micrograph, named)["relative_height"]
+    drawn: dict[str, tuple[str, ...]] = {}
+    for name in sorted(set(named["label"]) - {"", *classes}):
+        own = named["label"] == name
+        sublattice = crystal.sublattice(str(named.loc[own, "sublattice"].mode().iloc[0]))
+        if not is_species(name) or site_of(name) != sublattice.element:
+            element = sublattice.element
+            raise ValueError(f"`labels`: a column on {element} must be called as Ti_{element} is, got {name!r}.")
+        number = 1 if name.startswith(OUTLIERS) else _replaced(name, sublattice, crystal)
+        expected = dopant_heights(sublattice, crystal, number=number)
+        wanted = float(np.nan_to_num(heights[own].median(), nan=1.0))
+        drawn[name] = (min((abs(height - wanted), species) for species, height in expected.items())[1],)
     return drawn
+
+
+def lesson_crops(micrograph: Micrograph, named: pd.DataFrame, model: Any) -> list[Pair]:
+    """Crops of the image: labelled sites as labelled, others as the model calls them, where it knows the site at all.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    named : DataFrame
+        From `labelled_sites`.
+    model : Model
+    """
+    from .networks import predict
+    from .networks.validation import READ_RADIUS_NM, mean_around
+
+    maps, size = predict(micrograph, model), micrograph.pixel_size_yx_nm
+    pairs: list[Pair] = []
+    for frame, own in named.groupby("frame"):
+        number = int(str(frame))
+        at = own[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float) / size
+        means = mean_around(maps.frame(number), at, READ_RADIUS_NM / float(size.mean()))
+        said = np.asarray(model.classes, object)[means.argmax(1)]
+        own = own.assign(species=np.where(own["label"] != "", own["label"], _believed(said, own["species"])))
+        pairs += crops(micrograph, own[["y_nm", "x_nm", "species"]], frame=number)
+    return pairs
 
 
 def dopant_heights(sublattice: Sublattice, crystal: Crystal, *, number: int = 1) -> dict[str, float]:
@@ -120,10 +168,10 @@ def dopant_heights(sublattice: Sublattice, crystal: Crystal, *, number: int = 1)
     return {c.name: c.ratio for c in choices(sublattice, species, crystal)[1:]}
 
 
-def _same_site(species: str, sublattice: str, crystal: Crystal) -> bool:
-    """Whether a species, or a host column, is one of this sublattice."""
-    one = crystal.sublattice(sublattice)
-    return species == one.host or site_of(species) == one.element
+def _believed(said: npt.NDArray[np.object_], hosts: pd.Series) -> list[str]:
+    """Return what the model says, where that can be at the site; else the host."""
+    site = [host.rstrip("0123456789") for host in hosts]
+    return [word if site_of(word) == own else host for word, own, host in zip(said, site, hosts, strict=True)]
 
 
 def _replaced(species: str, sublattice: Sublattice, crystal: Crystal) -> int:

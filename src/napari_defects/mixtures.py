@@ -41,7 +41,7 @@ def fit_mixture(points: Array, *, noise: float, most: int = _MOST) -> npt.NDArra
     for k in range(1, min(most, n) + 1):
         first = np.zeros(n, np.int64) if tree is None else fcluster(tree, k, "maxclust") - 1
         likelihood, member = _maximize(points, np.eye(first.max() + 1)[first], noise)
-        criterion = (k * (2 * points.shape[1] + 1) - 1) * np.log(n) - 2 * likelihood
+        criterion = (k * (points.shape[1] + 1) - 1) * np.log(n) - 2 * likelihood
         if criterion < least:
             best, least = member, criterion
     return np.unique(best, return_inverse=True)[1].astype(np.int64)

@@ -85,6 +85,7 @@ def fine_tune(
     classes: Sequence[str] | None = None,
     drawn_as: Mapping[str, Sequence[str]] | None = None,
     microscope: Microscope = Microscope(),  # noqa: B008
+    learning_rate: float = 1e-3,
     seed: int = 0,
     workers: int = 1,
     device: str | None = None,
@@ -120,6 +121,8 @@ def fine_tune(
         themselves, ``darker_W`` and the like as dopants of any brightness.
     microscope : Microscope
         What is known of the instrument, as for `match`.
+    learning_rate : float
+        At its highest.
     seed : int
     workers : int
         Processes that simulate; 0 simulates between the steps.
@@ -155,7 +158,7 @@ def fine_tune(
     conditions = conditions_like(match(micrograph, crystal, microscope=microscope), classes, drawn)
     known = start.card.get("training", {}) | dict(start.network.architecture)
     options = Training(
-        crystal=crystal.name, pixel_size_nm=start.pixel_size_nm, learning_rate=1e-3, held_back=_HELD_BACK,
+        crystal=crystal.name, pixel_size_nm=start.pixel_size_nm, learning_rate=learning_rate, held_back=_HELD_BACK,
         minutes=max(minutes - (time.perf_counter() - began) / 60, 0.01),
         steps=steps or max(20, round(minutes * STEPS_PER_MINUTE)), checkpoint=checkpoint,
         validate_every=max(10, min(200, (steps or round(minutes * STEPS_PER_MINUTE)) // 8)),

@@ -112,6 +112,12 @@ class Form(QWidget):
         """Every field back to the step's default."""
         self.fill(self.defaults)
 
+    def show_row(self, name: str, shown: bool) -> None:
+        """Show or hide a field with its label."""
+        native = self.fields[name].native
+        for part in (native, self.layout().labelForField(native)):
+            part.setVisible(shown)
+
 
 def fields_of(
     function: Callable[..., Any], hide: Iterable[str] = (), choices: Mapping[str, Iterable[str]] | None = None

@@ -181,9 +181,8 @@ class Segment(Panel):
             manual = manual[manual["method"] == "manual"]
         defects = self._decision.defects(self.threshold.value, manual)
         known = {key: value for key, value in self._known.items() if key != "table"}
-        known["made"] = {
-            "step": "Classify", "classify": {"method": "maps", "min_probability": self.threshold.value}, "model": "auto",
-        }  # fmt: skip
+        keywords = {"method": "maps", "min_probability": self.threshold.value}
+        known["made"] = {"step": "Classify", "classify": keywords, "model": "auto"}
         movie = self._decision.maps.data.ndim == 4
         layer = upsert(self.viewer, table_layer(defects, "defects", name, movie=movie, **known))
         self.legend.follow(layer)
@@ -191,7 +190,7 @@ class Segment(Panel):
 
 
 def version_of(layer: Any) -> tuple[Any, int]:
-    """What changes when the atoms of a layer do: their places and their table."""
+    """Return what changes when the atoms of a layer do: their places and their table."""
     return id(layer.features), hash(np.ascontiguousarray(layer.data).tobytes())
 
 

@@ -1,19 +1,32 @@
-"""Train: a network for a material, with its curve while it learns; Cancel keeps the best so far."""
+"""Train: a network for a material, a microscope, or one's own labels, with its curves while it learns."""
 
 from __future__ import annotations
 
-import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from magicgui.widgets import FileEdit
-from qtpy.QtCore import Signal
+from magicgui.widgets import CheckBox, FileEdit
+from napari.layers import Labels, Points
 
 from napari_defects.micrograph import Progress
 from napari_defects.widgets import _picks
-from napari_defects.widgets._picks import Choice
+from napari_defects.widgets._curves import Curves, Listener
+from napari_defects.widgets._forms import Form, declared, fields_of
+from napari_defects.widgets._layers import KEY, about
+from napari_defects.widgets._picks import CRYSTAL, IMAGE, SITES, Choice, Pick, Source
+from napari_defects.widgets._points import points_nm
 from napari_defects.widgets._steps import Made, Panel
+
+SIMULATED, TWINS, LABELLED = "simulated images", "twins of an image", "labels in an image"
+"""What to learn from."""
+
+_NEEDS = {
+    SIMULATED: ("recipe",),
+    TWINS: ("start", "image", "crystal"),
+    LABELLED: ("start", "image", "crystal", "sites", "labels"),
+}
 
 
 def _recipes() -> list[str]:
@@ -22,24 +35,52 @@ def _recipes() -> list[str]:
     return list(RECIPES)
 
 
+def _starts() -> list[str]:
+    return [name for name in _picks.MODEL.options() if name != "auto"]
+
+
+def _labels(layer: Any) -> bool:
+    named = isinstance(layer, Points) and "species" in layer.features and about(layer).get("table") != "sites"
+    return named or (isinstance(layer, Labels) and bool(label_names(layer)))
+
+
+LABELS = Pick(
+    "Labels",
+    _labels,
+    lambda layer: labels_table(layer),
+    "There are no labels: Points with a species each (Classify, Review, Discover), or a painted mask with names.",
+    optional=True,
+    tooltip="Points with a species each, or Labels whose features say what each label is called.",
+)
+
+
 class Train(Panel):
-    """Train a network on simulated images."""
+    """Train a network on simulated images, on twins of an image, or on labels of one's own."""
 
     title = "Train"
-    help = "Trains a network on simulated images. Cancel keeps the best so far."
-    inputs: ClassVar = {"recipe": Choice("Recipe", _recipes, "What to train: material, classes and conditions.")}
+    help = "Trains a network. Cancel keeps the best so far; Train goes on from there."
+    inputs: ClassVar = {
+        "image": replace(IMAGE, optional=True),
+        "learn": Choice("Learn from", lambda: list(_NEEDS), "Where the training images come from."),
+        "recipe": Choice("Recipe", _recipes, "What to train: material, classes and conditions."),
+        "start": Choice("Start from", _starts, "The network whose weights to begin with."),
+        "crystal": CRYSTAL,
+        "sites": replace(SITES, optional=True),
+        "labels": LABELS,
+    }
     steps = ("networks.recipes.train_recipe",)
     main = ("minutes", "steps", "seed")
     hide = ("device", "checkpoint", "start")
     follow = "Segment"
     run_text = "Train"
-    validated = Signal(int, float, float)
 
     @staticmethod
     def work(
-        progress: Progress, recipe: str, train_recipe: dict[str, Any], out: Path, stop: threading.Event, report: Any
-    ) -> Made:
-        """Train from a recipe; validations are reported while it runs."""
+        progress: Progress, learn: str, recipe: str, start: str, image: Source | None, crystal: str,
+        sites: Source | None, labels: Source | None, train_recipe: dict[str, Any], share: float, out: Path,
+        stop: threading.Event, listener: Listener,
+    ) -> Made:  # fmt: skip
+        """Train, and write the model with its card; validations are heard while it runs."""
         from napari_defects.networks import StopTraining
         from napari_defects.networks import train_recipe as run
         from napari_defects.widgets._settings import device
@@ -49,37 +90,74 @@ class Train(Panel):
                 raise StopTraining
             progress(done, total)
 
-        log, listener = logging.getLogger("napari_defects.networks.training"), _Listener(report)
-        level = log.level
-        log.addHandler(listener)
-        log.setLevel(logging.INFO)
-        try:
-            model = run(recipe, out=out, device=device(), progress=step, **train_recipe)
-        finally:
-            log.removeHandler(listener)
-            log.setLevel(level)
+        checkpoint = checkpoint_of(out)
+        common: dict[str, Any] = {"device": device(), "checkpoint": checkpoint, "progress": step}
+        with listener:
+            if learn == SIMULATED:
+                model = run(recipe, out=out, **common, **train_recipe)
+            else:
+                keywords = {k: v for k, v in train_recipe.items() if v is not None} | common
+                model = tuned(start, image, crystal, sites, labels, share, keywords)
+                write(model, out)
+        if not stop.is_set():
+            checkpoint.unlink(missing_ok=True)
         score = (model.card.get("history") or [{}])[-1].get("score")
-        return Made([], f"{out.name}" + (f", score {score:.3f}" if score else ""), extra=out)
+        return Made([], f"{out.name}" + (f", score {score:.3f}" if score else "") + gained(model.card), extra=out)
 
     def build(self) -> None:
-        """Put the file and the curve below."""
+        """Put the file, what to go on from, and the curves below."""
         self.out = FileEdit(
             mode="w", label="save as", filter="*.safetensors", value=Path.home() / "my-model.safetensors"
         )
-        self._layout.insertWidget(self._layout.indexOf(self.fold), self.out.native)
-        self.validated.connect(self._add_point)
-        self.plot: Any = None
-        self._points: list[tuple[int, float, float]] = []
+        self.share = fields_of(declared("lessons.learn"))["share"]
+        self.share.tooltip = "Of the training images that are crops of this image; the others are its simulated twins."
+        self.resume = CheckBox(name="resume", text="go on from where the last training stopped", label="", value=True)
+        self.own = Form([self.share, self.resume])
+        place = self._layout.indexOf(self.fold)
+        self._layout.insertWidget(place, self.own)
+        self._layout.insertWidget(place, self.out.native)
+        self.curves = Curves()
+        self._layout.insertWidget(self._layout.indexOf(self.status) + 1, self.curves)
         self._stop = threading.Event()
+        self.pickers["learn"].changed.connect(lambda: self._look())
+        self.out.changed.connect(lambda: self._look())
+        self._look()
+
+    def refresh(self, _event: Any = None) -> None:
+        """Offer the layers and models there are now."""
+        super().refresh()
+        box, before = self.pickers["start"], self.pickers["start"].value
+        box.choices = _starts()
+        box.value = before if before in box.choices else box.choices[0]
+
+    def _look(self) -> None:
+        needed = _NEEDS[self.pickers["learn"].value]
+        for name in self.inputs:
+            self.pickers.show_row(name, name == "learn" or name in needed)
+        self.own.show_row("share", self.pickers["learn"].value == LABELLED)
+        self.own.show_row("resume", checkpoint_of(self._path()).is_file())
+
+    def _path(self) -> Path:
+        return Path(self.out.value).with_suffix(".safetensors")
 
     def gather(self) -> dict[str, Any]:
-        """Recipe and keywords, the file to write, and the ways to hear and to stop."""
-        out = Path(self.out.value).with_suffix(".safetensors")
+        """Return what to learn from, the file to write, and the ways to hear and to stop."""
+        out, learn = self._path(), self.pickers["learn"].value
         if not out.parent.is_dir():
             raise ValueError(f"There is no folder {out.parent}; choose another place for the model.")
+        for name in _NEEDS[learn]:
+            pick = self.inputs[name]
+            if isinstance(pick, Pick) and self.pickers[name].value is None:
+                raise ValueError(pick.missing)
+        arguments = super().gather()
+        for name in set(self.inputs) - {"learn", *_NEEDS[learn]}:
+            arguments[name] = None if isinstance(self.inputs[name], Pick) else arguments[name]
+        if not self.resume.value:
+            checkpoint_of(out).unlink(missing_ok=True)
         self._stop = threading.Event()
-        self._points = []
-        return super().gather() | {"out": out, "stop": self._stop, "report": self.validated.emit}
+        self.curves.clear()
+        own = {"share": self.share.value, "out": out, "stop": self._stop, "listener": self.curves.listener()}
+        return arguments | own
 
     def cancel(self) -> None:
         """End the training; what it has learned so far is kept and saved."""
@@ -90,35 +168,67 @@ class Train(Panel):
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Offer the new model wherever a model is chosen."""
         _picks.remember_model(str(made.extra))
-
-    def _add_point(self, step: int, loss: float, score: float) -> None:
-        if self.plot is None:
-            self._add_plot()
-        self._points.append((step, loss, score))
-        steps, losses, scores = zip(*self._points, strict=True)
-        self._loss.setData(steps, losses)
-        self._score.setData(steps, scores)
-
-    def _add_plot(self) -> None:
-        import pyqtgraph as pg
-
-        self.plot = pg.PlotWidget(background=None)
-        self.plot.setFixedHeight(170)
-        self.plot.setLabel("bottom", "step")
-        self.plot.addLegend(offset=(-5, 5))
-        self._loss = self.plot.plot(pen=pg.mkPen("#e69f00", width=2), symbol="o", symbolSize=4, name="loss")
-        self._score = self.plot.plot(pen=pg.mkPen("#56b4e9", width=2), symbol="o", symbolSize=4, name="score")
-        self._layout.insertWidget(self._layout.indexOf(self.status) + 1, self.plot)
+        self.refresh()
+        self._look()
 
 
-class _Listener(logging.Handler):
-    """Hears the validations that the training writes to its log."""
+def tuned(
+    start: str, image: Source | None, crystal: str, sites: Source | None, labels: Source | None, share: float,
+    keywords: dict[str, Any],
+) -> Any:  # fmt: skip
+    """Fine-tune to an image, with its labels where there are any."""
+    from napari_defects.lessons import learn
+    from napari_defects.tuning import fine_tune
 
-    def __init__(self, report: Any):
-        super().__init__()
-        self._report = report
+    assert image is not None
+    if sites is None or labels is None:
+        return fine_tune(image.value, start, crystal=crystal, **keywords)
+    table = sites.value
+    table.attrs["crystal"] = sites.about.get("crystal") or crystal
+    return learn(image.value, table, labels.value, start, share=share, **keywords)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        values: Any = record.args
-        if isinstance(values, tuple) and len(values) == 4:
-            self._report(int(values[0]), float(values[1]), float(values[2]))
+
+def write(model: Any, out: Path) -> None:
+    """Write a model with its card."""
+    from napari_defects.networks.cards import write_card
+
+    write_card(model, model.save(out).with_suffix(".md"))
+
+
+def gained(card: dict[str, Any]) -> str:
+    """Say what a fine-tuning changed, on twins that neither model saw."""
+    rows = [row for many in card.get("tests", {}).values() for row in many if "f1 before" in row]
+    own = next((row for row in rows if row["class"] == "defects"), None)
+    return f"\nF1 of the defects on twins: {own['f1 before']:.3f} → {own['f1 after']:.3f}" if own else ""
+
+
+def checkpoint_of(out: Path) -> Path:
+    """File that keeps the state of a training that was stopped or killed."""
+    return out.with_suffix(".checkpoint")
+
+
+def label_names(layer: Any) -> dict[int, str]:
+    """Species of each label of a painted mask, as its features (``index``, ``class``) or our masks say."""
+    features = layer.features
+    column = next((c for c in ("species", "class", "name") if c in features), None)
+    if column is not None and "index" in features:
+        return {int(k): str(v) for k, v in zip(features["index"], features[column], strict=True) if k and v}
+    return dict(enumerate(about(layer).get("classes", ()))) if KEY in layer.metadata else {}
+
+
+def labels_table(layer: Any) -> Any:
+    """Table of y_nm, x_nm, species of Points with species, or of a painted mask with names."""
+    import pandas as pd
+
+    from napari_defects.annotations import mask_labels
+    from napari_defects.widgets._layers import scale_nm
+
+    if isinstance(layer, Labels):
+        size = scale_nm(layer)
+        if size is None:
+            raise ValueError(f"{layer.name!r} has no pixel size: give it the scale of its image.")
+        names = {k: name for k, name in label_names(layer).items() if name != "background"}
+        return mask_labels(layer.data, names, tuple(size))
+    frames, places = points_nm(layer)
+    species = layer.features["species"].astype(str).to_numpy()
+    return pd.DataFrame({"frame": frames, "y_nm": places[:, 0], "x_nm": places[:, 1], "species": species})
