@@ -78,6 +78,9 @@ def test_pristine_graphene_has_only_hexagons_and_no_defect():
     graph = bond_graph(honeycomb())
     assert {len(ring) for ring in rings(graph)} == {6}
     assert len(rings(graph)) == 13 * 13  # cells with all their corners
+    edge = {n for n, flag in graph.nodes(data="edge") if flag}
+    assert edge == {n for n, degree in graph.degree if degree < 3}
+    assert 0 < len(edge) < 4 * 14
     assert find_defects(graph).empty
 
 
@@ -87,6 +90,8 @@ def test_ring_statistics(kind, sizes):
     (cluster,) = clusters(graph, rings(graph), hexagon_nm2=GRAPHENE.cell_area_nm2)
     assert cluster.sizes == sizes
     assert cluster.missing == {"V1": 1, "SW": 0}.get(kind, 2)
+    hole = sum(flag for n, flag in graph.nodes(data="edge") if n in cluster.atoms)
+    assert hole == {"V1": 3, "V2": 4}.get(kind, 0), "the atoms that lack a bond"
 
 
 def test_frames_are_not_connected_and_keep_their_number():

@@ -51,8 +51,9 @@ def bond_graph(
     -------
     networkx.Graph
         Nodes are row numbers with `frame`, `y_nm`, `x_nm`, `y_err_nm`, `x_err_nm`, `element`,
-        `site`, `probability` of the element and `bonding_probability`, that exactly these bonds
-        are there given the limits and the errors; edges have `length_pm` and `length_err_pm`.
+        `site`, `probability` of the element, `bonding_probability`, that exactly these bonds are
+        there given the limits and the errors, and `edge`: a host atom with fewer bonds than it can
+        have, at the border of the image, of the flake or of a hole; edges have `length_pm` and `length_err_pm`.
         Frames are not connected.
 
     Raises
@@ -102,6 +103,7 @@ def bond_graph(
         if graph.has_edge(a, b) or (free[a] > 0 and free[b] > 0 and not across(a, b)):
             sure[[a, b]] *= p if graph.has_edge(a, b) else 1 - p
     nx.set_node_attributes(graph, dict(enumerate(sure.tolist())), "bonding_probability")
+    nx.set_node_attributes(graph, {k: f > 0 and element[k] in rules.host for k, f in enumerate(free)}, "edge")
     return graph
 
 
