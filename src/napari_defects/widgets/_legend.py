@@ -85,8 +85,9 @@ class Legend(QTreeWidget):
 
     def _show(self, hidden: set[str]) -> None:
         shown = ~self.layer.features["species"].isin(hidden).to_numpy()
+        with self.layer.events.blocker_all():  # to draw once, not twice
+            self.layer.border_width = np.where(shown, RING, 0.0)  # napari 0.9 draws all points of a flat layer
         self.layer.shown = shown
-        self.layer.border_width = np.where(shown, RING, 0.0)  # napari 0.9 draws all points of a flat layer
         self.update_counts()
 
 

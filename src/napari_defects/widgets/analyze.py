@@ -234,6 +234,8 @@ class _Telling:
         self.movie, self.lattice = image.value.is_movie, None
 
     def __call__(self, step: str, result: Any) -> None:
+        if step == "locate":
+            self.known["atom_columns"] = list(result.columns)  # to write the atoms as they were before they had sites
         tell = getattr(self, f"_{step}", None)
         if tell is not None:
             line = next(key for key, (_, steps) in LINES.items() if step in steps)

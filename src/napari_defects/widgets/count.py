@@ -183,7 +183,7 @@ class Count(Panel):
         self.say(f"✓ Wrote {', '.join(p.name for p in written)} to {folder}.")
 
 
-def grown(table: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
+def grown(table: pd.DataFrame, kind: str, atom_columns: list[str] | None = None) -> dict[str, pd.DataFrame]:
     """Return a table and those it has grown from, as the steps gave them: strain was sites was atoms."""
     found = {kind: table}
     for young, old in (("strain", "sites"), ("sites", "atoms")):
@@ -192,6 +192,7 @@ def grown(table: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
             found[old] = found[young].drop(columns=[c for c in found[young] if c in added])
     if kind != "atoms" and "atoms" in found:
         atoms = found["atoms"][np.isfinite(found["atoms"]["y_nm"])]
+        atoms = atoms[[c for c in atoms if atom_columns is None or c in atom_columns]]
         found["atoms"] = atoms.sort_values(["frame", "y_nm", "x_nm"], kind="stable", ignore_index=True)
     return found
 
@@ -216,7 +217,7 @@ def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv") -> list[
         elif "average" in known:
             averages[known["average"].species] = known["average"]
         elif known.get("table") in TABLES:
-            tables |= grown(table_of(layer), known["table"])
+            tables |= grown(table_of(layer), known["table"], known.get("atom_columns"))
             if known.get("counts") is not None:
                 tables["counts"] = known["counts"]
     folder.mkdir(parents=True, exist_ok=True)

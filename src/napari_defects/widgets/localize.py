@@ -43,7 +43,7 @@ class Localize(Panel):
 
         atoms = find(image.value, maps=maps.value if maps else None, progress=progress, **locate)
         made = {"step": "Localize", "locate": locate, "assign_sites": assign_sites}
-        known = {"image": image.image, "crystal": crystal, "made": made}
+        known = {"image": image.image, "crystal": crystal, "made": made, "atom_columns": list(atoms.columns)}
         name, movie = f"atoms · {image.image}", image.value.is_movie
         try:
             lattice = lattices.fit_lattice(atoms, crystal)
