@@ -1,6 +1,6 @@
 """Accuracy on images with known truth: multislice images, and a real doped monolayer with labels.
 
-python benchmarks/accuracy.py [--shared FOLDER] [--low-dose]
+python benchmarks/accuracy.py [--shared FOLDER] [--low-dose] [--only PREFIX]
 
 Every image goes through calibrate (wse2_ti only), predict (where a model is shipped), locate, fit_lattice,
 assign_sites, classify. Micro-F1 counts a defect as right when it is within 0.1 nm (0.2 nm in graphene) of a true one
@@ -100,7 +100,7 @@ def thinned(pixels: np.ndarray, params: dict[str, Any], dose: float) -> np.ndarr
     return rng.binomial(np.rint(electrons).astype(int), share) * params["gain"] + params["offset"]
 
 
-def multislice(folder: Path, doses: list[float]) -> None:
+def multislice(folder: Path, doses: list[float], only: str) -> None:
     """Print one line per multislice image (and thinned image)."""
     import tifffile
 
@@ -109,6 +109,8 @@ def multislice(folder: Path, doses: list[float]) -> None:
     )
     for image in json.loads((folder / "manifest.json").read_text())["images"]:
         name, params = image["name"], image["params"]
+        if not name.startswith(only):
+            continue
         crystal, pixel = CRYSTALS[name.split("_")[0]], params["pixel_size_nm"]
         pixels = tifffile.imread(folder / image["file"])
         lower = [d for d in doses if d < params["dose_e_per_A2"]] if crystal == "WSe2" and name != "wsete_high" else []
@@ -174,11 +176,15 @@ def main() -> None:
     default = os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared")
     parser.add_argument("--shared", type=Path, default=Path(default))
     parser.add_argument("--low-dose", action="store_true", help="also thin the WSe2 images to 1e4, 6e3, 3e3 e/A^2")
+    parser.add_argument("--only", default="", help="images whose name starts so")
     arguments = parser.parse_args()
     if not (arguments.shared / "checks").is_dir():
         raise SystemExit(f"no images at {arguments.shared}; give their folder with --shared")
-    multislice(arguments.shared / "checks" / "multislice", [2e4, 1e4, 6e3, 3e3] if arguments.low_dose else [])
-    doped(arguments.shared / "data" / "wse2_ti")
+    multislice(
+        arguments.shared / "checks" / "multislice", [2e4, 1e4, 6e3, 3e3] if arguments.low_dose else [], arguments.only
+    )
+    if "wse2_ti".startswith(arguments.only):
+        doped(arguments.shared / "data" / "wse2_ti")
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def test_posterior_is_calibrated() -> None:
     number = rng.choice(len(known), 20000, p=[0.86, 0.04, 0.01, 0.07, 0.02])
     mean = np.array([c.ratio for c in known])[number]
     heights = mean + rng.normal(0, 0.12, len(number)) * np.sqrt(0.2 + 0.8 * mean)
-    probability, names = verdicts.posterior(heights, known)
+    probability, names, _ = verdicts.posterior(heights, known)
     assert names[-2:] == ["darker", "brighter"]
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-9)
     best = probability.argmax(1)
@@ -153,11 +153,30 @@ def test_something_unknown_is_not_forced_into_a_class() -> None:
     crystal = get_crystal("WSe2")
     known = verdicts.choices(crystal.sublattices[0], ["V_W", "Se_W", "Te2_W"], crystal)
     heights = np.concatenate([rng.normal(1, 0.04, 1500), rng.normal(0.6, 0.02, 40), rng.normal(2.4, 0.05, 10)])
-    probability, names = verdicts.posterior(heights, known)
+    probability, names, _ = verdicts.posterior(heights, known)
     verdict = np.array(names)[probability.argmax(1)]
     assert (verdict[:1500] == "W").mean() > 0.999
     assert (verdict[1500:1540] == "darker").mean() > 0.95
     assert (verdict[1540:] == "brighter").all()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "reason"), [(0.32, 0.12, "they scatter by"), (0.5, 0.02, "they are at 0.5"), (0.32, 0.04, "")]
+)
+def test_a_population_that_does_not_fit_its_name_loses_it(ratio, spread, reason, caplog):
+    """What the maps call Se_W is believed of columns that are alike and about as bright as Se_W can be."""
+    rng = np.random.default_rng(2)
+    known = verdicts.choices(get_crystal("WSe2").sublattices[0], ["V_W", "Se_W", "Te2_W"], get_crystal("WSe2"))
+    heights = np.concatenate([rng.normal(1, 0.06, 2000), rng.normal(ratio, spread, 60)])
+    evidence = np.full((len(heights), 4), 0.01)
+    evidence[:2000, 0], evidence[2000:, 2] = 0.97, 0.97
+    probability, names, _ = verdicts.decide(heights, known, ["V_W"], evidence, 1.0)
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-9)
+    said = np.array(names)[probability.argmax(1)]
+    assert (said[:2000] == "W").mean() > 0.999
+    assert (said[2000:] == ("darker" if reason else "Se_W")).mean() > 0.8
+    assert reason in caplog.text
+    assert bool(caplog.text) == bool(reason)
 
 
 def test_intensity_has_its_own_word_beside_the_maps() -> None:
@@ -188,7 +207,7 @@ def test_heights_of_overlapping_columns_above_a_background() -> None:
 
 def test_bad_arguments_are_refused_by_name(mixed: Case) -> None:
     image, sites, _ = mixed
-    with pytest.raises(ValueError, match="`method` must be one of maps, intensities, bonds"):
+    with pytest.raises(ValueError, match="`method` must be one of maps, cells, intensities, bonds"):
         classify(image, sites, method="guess")
     with pytest.raises(ValueError, match="min_probability"):
         classify(image, sites, method="intensities", min_probability=2)

@@ -207,12 +207,17 @@ def _check_maps(maps: Maps, micrograph: Micrograph, crystal: Crystal) -> None:
         raise ValueError(
             f"`maps` must be of the image's shape {micrograph.shape_yx}, got {shape}; predict() them again."
         )
-    hosts = {s.host for s in crystal.sublattices} | {s.element for s in crystal.sublattices}
-    if not hosts & set(maps.classes):
+    if not knows(maps, crystal):
         raise ValueError(
             f"`maps` know no column of {crystal.name}, only {', '.join(maps.classes)}; "
             "use a model of this crystal, or method='intensities'."
         )
+
+
+def knows(maps: Maps, crystal: Crystal) -> bool:
+    """Whether the maps tell the columns of a crystal apart, and not just that there are some."""
+    hosts = {s.host for s in crystal.sublattices} | {s.element for s in crystal.sublattices}
+    return bool(hosts & set(maps.classes))
 
 
 def _crystal_of(sites: pd.DataFrame) -> Crystal:

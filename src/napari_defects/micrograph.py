@@ -144,11 +144,14 @@ class Maps:
         Name of each map; the first is ``"background"``.
     pixel_size_nm : float or (float, float)
         Pixel size; maps lie on the pixels of the micrograph they were predicted from.
+    spread : ndarray, shape (y, x) or (frame, y, x), optional
+        How much the members of an ensemble disagree: standard deviation of the probability, the largest of all classes.
     """
 
     data: Any
     classes: tuple[str, ...]
     pixel_size_nm: float | tuple[float, float]
+    spread: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))

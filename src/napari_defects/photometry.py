@@ -22,7 +22,7 @@ Array = npt.NDArray[np.float64]
 BACKGROUND_NM = 2.5
 """Spacing of the splines that make the background."""
 
-_STEADY_NM = 0.01  # scatter of columns about the lattice: noisier positions are drawn towards their site
+_STEADY_NM = 0.005  # scatter of columns about the lattice: noisier positions are drawn towards their site
 _NEIGHBORS = 60
 
 

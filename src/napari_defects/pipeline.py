@@ -20,6 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from . import tables
 from .averages import ClassAverage
+from .crystals import get_crystal
+from .defects import knows
 from .io import file_name, read_micrograph, write_micrograph, write_table, writing_folder
 from .lattice import Lattice
 from .micrograph import Maps, Micrograph, Progress
@@ -234,10 +236,11 @@ class Run:
         return None if model is None else self("predict", micrograph, model)
 
     def classified(self, micrograph: Micrograph, sites: Sites, maps: Maps | None) -> Defects:
-        """Defects by the method named, else by maps where there are any, else by intensities."""
-        method = self.recipe.keywords("classify").get("method") or ("maps" if maps else "intensities")
+        """Defects by the method named, else by maps where they know the crystal, else by intensities."""
+        known = maps is not None and knows(maps, get_crystal(sites.attrs["crystal"]))
+        method = self.recipe.keywords("classify").get("method") or ("maps" if known else "intensities")
         self.recipe = self.recipe.updated({"classify": {"method": method}})
-        defects: Defects = self("classify", micrograph, sites, maps=maps)
+        defects: Defects = self("classify", micrograph, sites, maps=maps if known else None)
         self.note(", ".join(f"{n} {s}" for s, n in defects["species"].value_counts().items()) or "no defects found")
         return defects
 

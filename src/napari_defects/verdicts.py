@@ -30,15 +30,19 @@ Array = npt.NDArray[np.float64]
 log = logging.getLogger(__name__)
 OUTLIERS = ("darker", "brighter")
 _WIDE_SHARE = 0.6  # what a probe of ordinary width leaves of the peak of a column's wide profile
-_EMPTY = (0.03, 0.03)  # height of an empty column and its error: the tails of the neighbours
-_RATIO_ERROR = 0.07  # of an expected ratio, in units of its distance from the host's
+_EMPTY = (-0.05, 0.045)  # height of an empty column and its error: what the tails of the neighbours leave
+_RATIO_ERROR = (0.05, 0.035)  # of an expected ratio: relative, and absolute
 _EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
 _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = (0.01, 0.002)  # how many columns are darker (or brighter) than all known: without, and with class maps
-_SHARE = 0.4  # of the evidence of class maps that is not the intensity over again
-_LEAST_MEMBERS, _IMPLAUSIBLE = 10, 1e-6  # a species' columns, and how improbable they may be all together
-_SLACK = 1.3  # of their expected scatter
+_SHARES = (0.8, 0.6)  # of the evidence of intensity and of class maps: they look at the same pixels
+_CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
+_RARITY = 1.5  # how much less than the host, in the logarithm, maps expect a defect before they see it
+_VOID = 0.03  # what is darker than this and a bit is no column
+_LEAST_MEMBERS = 10  # for judging a species by its columns
+_TOO_WIDE, _TOO_FAR = 1e-6, 1e-4  # how improbable their scatter and their mean may be
+_SLACK = 1.15  # of their expected scatter
 _PRIOR_SITES = (50.0, 0.5)  # host and each species: what is believed before any site is seen
 
 
@@ -86,7 +90,7 @@ def choices(sublattice: Sublattice, species: Sequence[str], crystal: Crystal, ex
             continue
         if column:
             ratio = _peak(column, exponent) / _peak(sublattice.column, exponent)
-            result.append(Choice(name, ratio, _RATIO_ERROR * max(abs(ratio - 1), 0.3)))
+            result.append(Choice(name, ratio, float(np.hypot(_RATIO_ERROR[0] * ratio, _RATIO_ERROR[1]))))
         else:
             result.append(Choice(name, *_EMPTY))
     return result
@@ -137,16 +141,19 @@ def posterior(
     host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     frequency, mean = prior / prior.sum(), ratio.copy()
-    log_evidence = np.zeros((len(relative), len(known))) if evidence is None else _SHARE * np.log(evidence * len(known))
+    trust, log_evidence = 1.0, np.zeros((len(relative), len(known)))
+    if evidence is not None:
+        trust, share = _SHARES
+        log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / evidence[:, :1]) + _RARITY)
     noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
     for _ in range(30):
         width = noise * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
         width[:, 1:] = np.hypot(width[:, 1:], _SPECIES_WIDTH)
         offset = (relative[:, None] - mean) / width
-        weight = log_evidence + np.log(frequency / width)
-        among = weight - 0.5 * offset**2
+        weight = log_evidence + np.log(frequency)
+        among = weight - trust * (0.5 * offset**2 + np.log(width))
         among = np.exp(among - logsumexp(among, axis=1, keepdims=True))
-        familiar = np.exp(weight + student.logpdf(offset, _TAIL)).sum(1)
+        familiar = np.exp(weight - np.log(width) + student.logpdf(offset, _TAIL)).sum(1)
         strange = _UNKNOWN[evidence is not None] * _outlier_density(relative)
         novel = strange.sum(1) / (strange.sum(1) + familiar)
         own = among * (1 - novel[:, None])
@@ -159,6 +166,9 @@ def posterior(
         if settled:
             break
     probability = np.column_stack([own, novel[:, None] * strange / np.maximum(strange.sum(1, keepdims=True), 1e-300)])
+    if evidence is not None:
+        probability = probability**_CONFIDENCE
+        probability /= probability.sum(1, keepdims=True)
     return Verdicts(probability, [c.name for c in known] + list(OUTLIERS), width)
 
 
@@ -171,15 +181,13 @@ def decide(
     if not wrong:
         return found
     own = np.isin(np.array(found.names, object)[found.probability.argmax(1)], list(wrong))
-    log.warning(
-        "%d columns are called after none of the known species: %s.",
-        own.sum(),
-        "; ".join(f"as {name}, {reason}" for name, reason in wrong.items()),
-    )
+    why = "; ".join(f"as {name}, {reason}" for name, reason in wrong.items())
+    log.warning("%s columns are called after none of the known species: %s.", np.count_nonzero(own), why)
     kept = [c for c in known if c is known[0] or (c.name in vacancies and c.name not in wrong)]
     plain = posterior(relative, kept, None, scatter)
     found.probability[own] = 0
-    found.probability[np.ix_(own, [found.names.index(name) for name in plain.names])] = plain.probability[own]
+    for k, name in enumerate(plain.names):
+        found.probability[own, found.names.index(name)] = plain.probability[own, k]
     return found
 
 
@@ -205,21 +213,21 @@ def misnamed(relative: Array, known: Sequence[Choice], verdicts: Verdicts) -> di
     for k, choice in enumerate(known[1:], start=1):
         own = best == k
         n, heights, width = int(own.sum()), relative[own], _SLACK * verdicts.width[own, k]
-        if n < _LEAST_MEMBERS:
+        if n < _LEAST_MEMBERS or choice.ratio <= 0:  # nothing is nothing, however its neighbours' tails scatter
             continue
         center = float(np.average(heights, weights=width**-2))
         excess = float((((heights - center) / width) ** 2).sum())
         off = abs(center - choice.ratio) / np.hypot(choice.error, float((width**-2).sum() ** -0.5))
-        if chi2.sf(excess, n - 1) < _IMPLAUSIBLE:
+        if chi2.sf(excess, n - 1) < _TOO_WIDE:
             found[choice.name] = f"they scatter by {np.std(heights):.2f}, one species would by {np.mean(width):.2f}"
-        elif 2 * norm.sf(off) < _IMPLAUSIBLE:
+        elif 2 * norm.sf(off) < _TOO_FAR:
             found[choice.name] = f"they are at {center:.2f} of the host, it would be at {choice.ratio:.2f}"
     return found
 
 
 def _outlier_density(relative: Array) -> Array:
     """Densities of columns darker and brighter than the host; where there is next to nothing, there is no column."""
-    dark = np.where(relative < 1, np.clip((relative - _EMPTY[0]) / 0.15, 0, 1), 0.0)
+    dark = np.where(relative < 1, np.clip((relative - _VOID) / 0.15, 0, 1), 0.0)
     bright = np.where(relative > 1, 0.5 * np.exp(-0.5 * np.maximum(relative - 1, 0)), 0.0)
     return np.column_stack([dark, bright])
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_defects.micrograph import Micrograph
-from napari_defects.networks import predict
+from napari_defects.networks import inference, predict
 from napari_defects.networks.validation import mean_around
 
 from .toys import toy
@@ -91,3 +91,41 @@ def test_bad_input_is_one_sentence(toy_model):
         predict(micrograph, "no-such-model")
     with pytest.raises(ValueError, match="NaN"):
         predict(Micrograph(np.full((64, 64), np.nan), 0.02), toy_model)
+
+
+def test_a_huge_frame_is_read_part_by_part(toy_model, monkeypatch):
+    micrograph, _ = toy(84, side_px=700, pixel_size_nm=0.017)
+    whole = predict(micrograph, toy_model, tile_px=128)
+    monkeypatch.setattr(inference, "HUGE_PX", 10**5)
+    monkeypatch.setattr(inference, "MAX_BYTES", 10**5)
+    monkeypatch.setattr(Micrograph, "frame", None)
+    for data in (micrograph.data, da.from_array(micrograph.data, chunks=(200, 300))):
+        parts = predict(Micrograph(data, 0.017), toy_model, tile_px=128)
+        assert isinstance(parts.data.base, np.memmap) or isinstance(parts.data, np.memmap)
+        difference = np.abs(parts.data.astype(float) - whole.data)
+        assert difference.max() < 0.05  # the levels come from samples
+        assert difference.mean() < 1e-3
+    with pytest.raises(ValueError, match="NaN"):
+        predict(Micrograph(np.full((700, 700), np.nan, np.float32), 0.017), toy_model)
+
+
+def test_views_and_ensembles_tell_where_they_disagree(toy_model):
+    micrograph, table = toy(85, side_px=160)
+    single = predict(micrograph, toy_model)
+    assert single.spread is None
+    for arguments in ({"views": 2}, {"views": 8}):
+        maps = predict(micrograph, toy_model, **arguments)
+        assert np.abs(maps.data.astype(float).sum(axis=0) - 1).max() < 4e-3
+        assert maps.spread.shape == micrograph.shape_yx
+        assert 0.01 < maps.spread.max() <= 0.51
+        assert named(maps, micrograph, table) >= named(single, micrograph, table) - 0.02
+    sure = maps.data.max(axis=0) > 0.98
+    assert maps.spread[sure].mean() < 0.2 * maps.spread[~sure].mean()
+    twice = predict(micrograph, [toy_model, toy_model])
+    assert np.abs(twice.data.astype(float) - single.data).max() < 1e-3
+    assert twice.spread.max() < 1e-2
+    for wrong, message in ((["wse2-te", toy_model], "must have the same classes"), ([], "at least one model")):
+        with pytest.raises(ValueError, match=message):
+            predict(micrograph, wrong)
+    with pytest.raises(ValueError, match="`views` must be a whole number from 1 to 8"):
+        predict(micrograph, toy_model, views=9)

@@ -3,12 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from napari_defects.crystals import CRYSTALS, get_crystal
 from napari_defects.networks import RECIPES, list_models, load_model, model_for, predict, train_recipe
 from napari_defects.networks.examples import Examples
+from napari_defects.networks.family import generic, hint, members, specific
 from napari_defects.networks.validation import mean_around, verdicts
 from napari_defects.networks.zoo import WEIGHTS
 from napari_defects.simulation import simulate, training_pairs
@@ -37,16 +39,16 @@ def test_every_recipe_trains_and_writes_its_card(name, tmp_path, monkeypatch):
     quick = replace(recipe, options=replace(recipe.options, **QUICK), shape=(96, 96))
     monkeypatch.setitem(RECIPES, name, quick)
     model = train_recipe(name, out=tmp_path / "mine", workers=0, seed=5)
-    assert model.crystal == recipe.crystal
+    assert model.crystal == recipe.options.crystal
     assert load_model(tmp_path / "mine.safetensors").sha256 == model.sha256
     text = (tmp_path / "mine.md").read_text()
-    for word in (recipe.crystal, *(f"`{c}`" for c in recipe.classes), "seed 5", f"train {name}", model.sha256):
+    for word in (recipe.options.crystal, *(f"`{c}`" for c in recipe.classes), "seed 5", f"train {name}", model.sha256):
         assert word in text
 
 
 def test_recipes_name_host_columns_as_the_crystal_does():
-    for recipe in RECIPES.values():
-        hosts = [s.host for s in CRYSTALS[recipe.crystal].sublattices]
+    for recipe in (r for r in RECIPES.values() if r.options.crystal in CRYSTALS):
+        hosts = [s.host for s in CRYSTALS[recipe.options.crystal].sublattices]
         assert recipe.classes[: 1 + len(set(hosts))] == ("background", *dict.fromkeys(hosts))
 
 
@@ -61,14 +63,48 @@ def test_every_recipe_is_shipped_with_its_card():
     rows = {row["name"]: row for row in list_models()}
     assert set(rows) == set(RECIPES)
     for name, row in rows.items():
-        assert (row["crystal"], row["classes"]) == (RECIPES[name].crystal, RECIPES[name].classes)
-        assert model_for(row["crystal"]) == name
+        assert (row["crystal"], row["classes"]) == (RECIPES[name].options.crystal, RECIPES[name].classes)
+        assert row["crystal"] not in CRYSTALS or model_for(row["crystal"]) == name
         assert load_model(name).sha256 == row["sha256"]
         assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 3e6
         card = (WEIGHTS / f"{name}.md").read_text()
         assert row["sha256"] in card
         assert f"train {name} --seed" in card
-    assert model_for("MoS2") is None
+    assert model_for("hBN") is None
+
+
+def test_a_family_names_its_classes_generically():
+    assert [specific(c, "MoTe2") for c in ("M", "X2", "V2_X", "X2_M", "darker_M")] == [
+        "Mo", "Te2", "V2_Te", "Te2_Mo", "darker_Mo",
+    ]  # fmt: skip
+    classes = RECIPES["mx2"].classes
+    for species, name in {"Se_W": "X_M", "Te_Se": "brighter_X", "V_Se": "V_X", "Mo_W": "darker_M", "W": "M"}.items():
+        assert generic(species, "WSe2", classes) == name
+    assert hint("MoTe2") > 0.8 > -0.8 > hint("WS2")
+    pairs = RECIPES["mx2"].pairs(n=14, seed=3)
+    tables = {micrograph.metadata["crystal"]: table for micrograph, table in pairs}
+    assert set(tables) == set(members())
+    assert set(pd.concat(tables.values())["species"]) <= set(classes)
+    _, table = next(RECIPES["atoms"].pairs(n=1, seed=1))
+    assert set(table["species"]) == {"atom"}
+
+
+def test_a_model_of_a_family_wants_to_know_the_crystal(tmp_path, monkeypatch):
+    recipe = RECIPES["mx2"]
+    quick = replace(recipe, options=replace(recipe.options, **QUICK), shape=(96, 96))
+    monkeypatch.setitem(RECIPES, "mx2", quick)
+    path = tmp_path / "mine.safetensors"
+    train_recipe("mx2", out=path, workers=0)
+    micrograph, _ = simulate("MoTe2", field_of_view_nm=2.0)
+    maps = predict(micrograph, f"{path}:MoTe2")
+    assert maps.classes[:3] == ("background", "Mo", "Te2")
+    assert np.abs(maps.data.astype(float) - predict(micrograph, f"{path}:WS2").data).max() > 0
+    with pytest.raises(ValueError, match="say which, as in 'mx2:MoTe2'"):
+        predict(micrograph, str(path))
+    with pytest.raises(ValueError, match="cannot be made one for graphene"):
+        load_model(f"{path}:graphene")
+    with pytest.raises(ValueError, match="`crystal` must be one of"):
+        load_model(f"{path}:gold")
 
 
 @pytest.mark.parametrize(("dose", "least"), [(8.7e4, 0.98), (2e4, 0.95), (6e3, 0.8)])

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from ..micrograph import Micrograph
+from .family import FAMILY, hint
 from .options import Training
 from .preparation import draw_targets, prepare
 
@@ -23,6 +24,12 @@ class Example(NamedTuple):
     table: pd.DataFrame
     dose_e_per_A2: float
     pixel_size_nm: float
+    hint: float | None = None
+
+    def planes(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Stack (part of) the image with what else the network is shown: (input, y, x)."""
+        planes = [pixels] if self.hint is None else [pixels, np.full_like(pixels, self.hint)]
+        return np.stack(planes).astype(np.float32)
 
 
 class Examples:
@@ -64,7 +71,7 @@ class Examples:
         return np.asarray(weights / np.sum(weights * frequency), np.float32)
 
     def batch(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Crops for a step: images (batch, 1, y, x) and targets (batch, y / stem, x / stem)."""
+        """Crops for a step: images (batch, input, y, x) and targets (batch, y / stem, x / stem)."""
         options, rng = self.options, np.random.default_rng((self.seed, step))
         due = self._first + int((step + 1) * options.images_per_step)
         for example in self._take(max(0, due - self._taken)):
@@ -73,11 +80,13 @@ class Examples:
             self._window.append(example)
             self._taken += 1
         side = options.crop_px // options.stem
-        images = np.empty((options.batch, 1, options.crop_px, options.crop_px), np.float32)
+        images = []
         targets = np.empty((options.batch, side, side), np.int64)
         for k, index in enumerate(rng.integers(len(self._window), size=options.batch)):
-            images[k, 0], targets[k] = _crop(self._window[index], options.crop_px, options.stem, rng)
-        return images, targets
+            example = self._window[index]
+            crop, targets[k] = _crop(example, options.crop_px, options.stem, rng)
+            images.append(example.planes(crop))
+        return np.stack(images), targets
 
     def _take(self, n: int) -> list[Example]:
         examples = []
@@ -101,13 +110,18 @@ class Examples:
         dose = _dose(micrograph.metadata)
         self.doses.append(dose)
         kept = table[["y_nm", "x_nm", "species"]].dropna()
-        return Example(image.astype(np.float16), target, kept, dose, options.pixel_size_nm)
+        shown = hint(_simulated(micrograph.metadata)["crystal"]) if options.crystal == FAMILY else None
+        return Example(image.astype(np.float16), target, kept, dose, options.pixel_size_nm, shown)
+
+
+def _simulated(metadata: Any) -> Any:
+    """Return what is known of how an image was made."""
+    return metadata.get("simulation", metadata)
 
 
 def _dose(metadata: Any) -> float:
-    simulation = metadata.get("simulation", metadata)
     try:
-        return float(simulation["dose_e_per_A2"])
+        return float(_simulated(metadata)["dose_e_per_A2"])
     except (KeyError, TypeError, ValueError):
         return float("nan")
 

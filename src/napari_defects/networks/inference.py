@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +13,24 @@ import torch
 from torch.nn import functional as F
 
 from ..micrograph import Maps, Micrograph, Progress
-from .models import Model, Network, fast_dtype, load_model, pick_device
-from .preparation import Image, prepare
+from .devices import fast_dtype, pick_device
+from .models import Model, Network, load_model
+from .preparation import HugeFrame, Image, grid_shape, prepare, steps
 
+HUGE_PX = 2**25
+"""Frames of more pixels are prepared tile by tile."""
+MAX_BYTES = 2**30
+"""Maps larger than this lie in a temporary file."""
 Positions = npt.NDArray[np.float64]
 
 
 def predict(
     micrograph: Micrograph,
-    model: Model | str | Path,
+    model: Model | str | Path | Sequence[Model | str | Path],
     *,
     tile_px: int = 512,
     overlap_px: int = 56,
+    views: int = 1,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Maps:
@@ -33,14 +42,18 @@ def predict(
     Parameters
     ----------
     micrograph : Micrograph
-        With a known pixel size.
-    model : Model, str or path
-        A model, the name of a shipped one, or its file.
+        With a known pixel size. A dask array is read frame by frame, a huge frame tile by tile.
+    model : Model, str or path, or a sequence of them
+        A model, the name of a shipped one, or its file. Of several, which must agree in classes and pixel size, the
+        mean is taken: an ensemble.
     tile_px : int
         About the side of a tile, in pixels of the model.
     overlap_px : int
         What a tile sees beyond its border. The default covers the reach of the shipped networks:
         then the maps do not depend on `tile_px`.
+    views : int
+        Turned and mirrored copies of each tile, 1 to 8, whose mean is taken. Where models and views are several, the
+        maps have a `spread`: where it is large, the network is not to be trusted.
     device : str, optional
         ``"cpu"``, ``"cuda"`` or ``"mps"``; by itself the best that is there.
     progress : callable, optional
@@ -49,60 +62,128 @@ def predict(
     Returns
     -------
     Maps
-        float16, shape (class, y, x), or (class, frame, y, x) for a movie.
+        float16, shape (class, y, x), or (class, frame, y, x) for a movie; beyond 1 GiB in a temporary file.
 
     Raises
     ------
     ValueError
         If the pixel size is unknown or too coarse, a frame cannot be analysed, there is no such
-        model or device, or a tile is out of bounds.
+        model or device, models do not agree, or a number is out of bounds.
     """
-    for name, value, low in (("tile_px", tile_px, 32), ("overlap_px", overlap_px, 0)):
-        if not isinstance(value, int | np.integer) or not low <= value <= 16384:
-            raise ValueError(f"`{name}` must be a whole number from {low} to 16384, got {value!r}.")
-    if not isinstance(model, Model):
-        model = load_model(model)
-    if model.task != "maps":
-        raise ValueError(f"`model` must be one for class maps, got one for {model.task}; detect_cells() takes it.")
-    step = model.pixel_size_nm / micrograph.pixel_size_yx_nm
-    where = pick_device(device)
-    dtype = fast_dtype(where)
-    network = model.network.folded().to(where, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for name, value, low, high in (("tile_px", tile_px, 32, 16384), ("overlap_px", overlap_px, 0, 16384),
+                                   ("views", views, 1, 8)):  # fmt: skip
+        if not isinstance(value, int | np.integer) or not low <= value <= high:
+            raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}.")
+    models = _loaded(model)
+    main, where = models[0], pick_device(device)
+    members = _Members(models, int(views), where)
+    step = steps(micrograph, main.pixel_size_nm)
     height, width = micrograph.shape_yx
-    maps = np.empty((len(model.classes), micrograph.n_frames, height, width), np.float16)
+    maps = _room((len(main.classes), micrograph.n_frames, height, width))
+    spread = _room((1, *maps.shape[1:])) if members.several else None
     for frame in range(micrograph.n_frames):
-        image = prepare(micrograph, model.pixel_size_nm, frame=frame)
-        tiles = _Tiles(image, network, int(tile_px), int(overlap_px))
+        tiles = _Tiles(_source(micrograph, main.pixel_size_nm, frame), main.network, int(tile_px), int(overlap_px))
         for done, (tile, origin, core) in enumerate(tiles, start=1):
-            rows, columns = (
-                _within(n, s, c, last) for n, s, (c, last) in zip((height, width), step, core, strict=True)
-            )
-            x = torch.from_numpy(tile)[None, None].to(where, dtype)
-            with torch.inference_mode():
-                probabilities = F.softmax(network(x)[0].float().contiguous(), dim=0)
-                at_rows, at_columns = (
-                    (pixels / s - start - (network.stem - 1) / 2) / network.stem
-                    for pixels, s, start in zip((rows, columns), step, origin, strict=True)
-                )
-                probabilities = _interpolated(probabilities, at_rows, at_columns)
-                part = probabilities.to(torch.float16).cpu().numpy()
-            if part.size:
-                maps[:, frame, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = part
+            inside = [_within(n, s, c, last) for n, s, (c, last) in zip((height, width), step, core, strict=True)]
+            at = [
+                (pixels / s - start - (main.network.stem - 1) / 2) / main.network.stem
+                for pixels, s, start in zip(inside, step, origin, strict=True)
+            ]
+            for target, found in zip((maps, spread), members(tile), strict=True):
+                if target is not None and found is not None and all(len(pixels) for pixels in inside):
+                    rows, columns = (slice(int(pixels[0]), int(pixels[-1]) + 1) for pixels in inside)
+                    target[:, frame, rows, columns] = _interpolated(found, *at).to(torch.float16).cpu().numpy()
+                    _released(target)
             if progress is not None:
                 progress(frame * len(tiles) + done, micrograph.n_frames * len(tiles))
-    return Maps(maps if micrograph.is_movie else maps[:, 0], model.classes, micrograph.pixel_size_nm or 0.0)
+    still = () if micrograph.is_movie else (0,)
+    return Maps(
+        maps[:, *still], main.classes, micrograph.pixel_size_nm or 0.0, None if spread is None else spread[0, *still]
+    )
+
+
+def _loaded(model: Model | str | Path | Sequence[Model | str | Path]) -> list[Model]:
+    """Load what is not loaded, and check that all can be averaged."""
+    given = [model] if isinstance(model, Model | str | Path) else list(model)
+    models = [m if isinstance(m, Model) else load_model(m) for m in given]
+    if not models:
+        raise ValueError("`model` must name at least one model.")
+    for one in models:
+        if one.task != "maps":
+            raise ValueError(f"`model` must be one for class maps, got one for {one.task}; detect_cells() takes it.")
+        same = (one.classes, one.pixel_size_nm, one.network.stem, one.network.granularity_px)
+        main = models[0]
+        if same != (main.classes, main.pixel_size_nm, main.network.stem, main.network.granularity_px):
+            raise ValueError("`model`: all of an ensemble must have the same classes, pixel size and architecture.")
+    return models
+
+
+class _Members:
+    """Several networks and views of a tile: mean and spread of their probabilities."""
+
+    def __init__(self, models: list[Model], views: int, device: torch.device) -> None:
+        self.dtype, self.device, self.models = fast_dtype(device), device, models
+        self.networks = [
+            m.network.folded().to(device, dtype=self.dtype, memory_format=torch.channels_last) for m in models
+        ]
+        turns = [(turn, mirror) for mirror in (False, True) for turn in range(4)]
+        self.views = turns[:views] if views != 2 else [turns[0], turns[6]]  # two: as it is, and its mirror image
+        self.several = len(models) * views > 1
+
+    def __call__(self, tile: Image) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean (class, y, x), and spread (1, y, x) where there are several."""
+        mean: torch.Tensor | float = 0.0
+        square: torch.Tensor | float = 0.0
+        n = len(self.models) * len(self.views)
+        with torch.inference_mode():
+            for model, network in zip(self.models, self.networks, strict=True):
+                planes = model.planes(torch.from_numpy(tile)).to(self.device, self.dtype)
+                for turn, mirror in self.views:
+                    seen = torch.rot90(planes.flip(-1) if mirror else planes, turn, (-2, -1))
+                    back = torch.rot90(network(seen)[0].float(), -turn, (-2, -1))
+                    found = F.softmax(back.flip(-1) if mirror else back, dim=0)
+                    mean = mean + found / n
+                    square = square + found**2 / n if self.several else 0.0
+            assert isinstance(mean, torch.Tensor)
+            if not isinstance(square, torch.Tensor):
+                return mean.contiguous(), None
+            return mean.contiguous(), (square - mean**2).clamp(min=0).sqrt().amax(0, keepdim=True)
+
+
+def _source(micrograph: Micrograph, pixel_size_nm: float, frame: int) -> Image | HugeFrame:
+    """Return the prepared frame, or what prepares it part by part."""
+    ny, nx = grid_shape(micrograph.shape_yx, steps(micrograph, pixel_size_nm))
+    if max(ny * nx, float(np.prod(micrograph.shape_yx))) > HUGE_PX:
+        return HugeFrame(micrograph, pixel_size_nm, frame)
+    return prepare(micrograph, pixel_size_nm, frame=frame)
+
+
+def _room(shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+    """Return an array for the maps: in memory, or in a nameless file where they are many."""
+    if 2 * np.prod(shape, dtype=float) <= MAX_BYTES:
+        return np.empty(shape, np.float16)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float16, "w+", shape=shape)
+
+
+def _released(maps: npt.NDArray[np.float16]) -> None:
+    """Write what is in a file to the disk, and give back its memory."""
+    if isinstance(maps, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        maps.flush()
+        maps._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class _Tiles:
-    """Tiles of a prepared image: (pixels, origin, [(first, last) per axis] of the core)."""
+    """Tiles of a frame: (pixels, origin, [(first, last) per axis] of the core)."""
 
-    def __init__(self, image: Image, network: Network, tile_px: int, overlap_px: int) -> None:
+    def __init__(self, image: Image | HugeFrame, network: Network, tile_px: int, overlap_px: int) -> None:
         grain = network.granularity_px
         self.margin = -(-overlap_px // grain) * grain
         self.counts = [max(1, round(n / tile_px)) for n in image.shape]
         self.sides = [-(-n // (count * grain)) * grain for n, count in zip(image.shape, self.counts, strict=True)]
         extra = [c * s - n for n, c, s in zip(image.shape, self.counts, self.sides, strict=True)]
-        self.image = np.pad(image, [(self.margin, self.margin + e) for e in extra], mode="reflect")
+        beyond = [(self.margin, self.margin + e) for e in extra]
+        self.image = image if isinstance(image, HugeFrame) else np.pad(image, beyond, mode="reflect")
 
     def __len__(self) -> int:
         return int(np.prod(self.counts))
@@ -110,10 +191,11 @@ class _Tiles:
     def __iter__(self):  # type: ignore[no-untyped-def]
         for number in np.ndindex(*self.counts):
             start = [k * side for k, side in zip(number, self.sides, strict=True)]
-            tile = self.image[
-                start[0] : start[0] + self.sides[0] + 2 * self.margin,
-                start[1] : start[1] + self.sides[1] + 2 * self.margin,
-            ]
+            ranges = [(s - self.margin, s + side + self.margin) for s, side in zip(start, self.sides, strict=True)]
+            if isinstance(self.image, HugeFrame):
+                tile = self.image.read(*ranges)
+            else:
+                tile = self.image[tuple(slice(a + self.margin, b + self.margin) for a, b in ranges)]
             last = [k + 1 == count for k, count in zip(number, self.counts, strict=True)]
             core = [(s, np.inf if end else s + side) for s, side, end in zip(start, self.sides, last, strict=True)]
             yield np.ascontiguousarray(tile), [s - self.margin for s in start], core

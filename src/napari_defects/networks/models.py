@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..crystals import Crystal, get_crystal
 from .base import Described
+from .family import FAMILY, hint, is_member, specific
 from .zoo import FIRST, FORMAT, TASKS, check_architecture, check_classes, model_path, read_header
-
-log = logging.getLogger(__name__)
 
 
 class Block(nn.Module):
@@ -60,17 +59,30 @@ class Network(Described):
     stem : int
         ``stem x stem`` pixels are folded into channels first: the network works, and answers, on
         pixels `stem` times as large as the image's.
+    inputs : int
+        2 for a network that is shown the `hint` of the crystal beside the image.
     """
 
     def __init__(
-        self, n_classes: int, *, kind: str = "residual", channels: int = 32, levels: int = 3, stem: int = 2
+        self,
+        n_classes: int,
+        *,
+        kind: str = "residual",
+        channels: int = 32,
+        levels: int = 3,
+        stem: int = 2,
+        inputs: int = 1,
     ) -> None:
         super().__init__()
-        self.architecture = check_architecture({"kind": kind, "channels": channels, "levels": levels, "stem": stem})
+        self.architecture = check_architecture(
+            {"kind": kind, "channels": channels, "levels": levels, "stem": stem, "inputs": inputs}
+        )
         self.n_classes, self.stem = n_classes, stem
         self.skips = residual = kind == "residual"
         width = [channels * 2**level for level in range(levels)]
-        self.down = nn.ModuleList(Block(n, m, residual) for n, m in zip([stem**2, *width], width, strict=False))
+        self.down = nn.ModuleList(
+            Block(n, m, residual) for n, m in zip([inputs * stem**2, *width], width, strict=False)
+        )
         self.up = nn.ModuleList(
             Block(coarse + (fine if self.skips else 0), fine, residual) for fine, coarse in pairwise(width)
         )
@@ -89,7 +101,7 @@ class Network(Described):
         return -(-reach // self.granularity_px) * self.granularity_px
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, class, y / stem, x / stem) of images (batch, 1, y, x)."""
+        """Logits (batch, class, y / stem, x / stem) of images (batch, input, y, x)."""
         x = F.pixel_unshuffle(x, self.stem)
         fine: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
@@ -125,7 +137,7 @@ class Model:
     pixel_size_nm : float
         Images are resampled to this pixel size before the network sees them.
     crystal : str
-        Formula of the crystal it was trained for; empty when for any.
+        Formula of the crystal it is for; ``"MX2"`` for a family of them, empty for any.
     card : dict
         How it was trained and how well it does: what the model card prints.
     """
@@ -147,6 +159,40 @@ class Model:
     def task(self) -> str:
         """What the network makes of an image: ``maps``, ``cells`` or ``boxes``."""
         return TASKS[self.network.architecture["kind"]]
+
+    def specific(self, crystal: str | Crystal) -> Model:
+        """Return the model of a family as that of one of its crystals, with the crystal's names of the classes.
+
+        Raises
+        ------
+        ValueError
+            If it is not one of a family, or the crystal not a member.
+        """
+        crystal = get_crystal(crystal)
+        if self.crystal != FAMILY or not is_member(crystal):
+            raise ValueError(f"`model` for {self.crystal or 'any crystal'} cannot be made one for {crystal.name}.")
+        return replace(self, classes=tuple(specific(c, crystal) for c in self.classes), crystal=crystal.name)
+
+    def compact(self) -> Model:
+        """Return the model with its weights rounded to half precision: half the file."""
+        network = copy.deepcopy(self.network)
+        network.load_state_dict({k: v.half().float() if v.is_floating_point() else v
+                                 for k, v in network.state_dict().items()})  # fmt: skip
+        return replace(self, network=network)
+
+    def planes(self, image: torch.Tensor) -> torch.Tensor:
+        """Stack a prepared image (y, x) with what else the network is shown: (1, input, y, x).
+
+        Raises
+        ------
+        ValueError
+            If the model is one of a family, and it is not said for which crystal.
+        """
+        if self.network.architecture["inputs"] == 1:
+            return image[None, None]
+        if self.crystal == FAMILY:
+            raise ValueError(f"`model` is for any {FAMILY} crystal: say which, as in 'mx2:MoTe2'.")
+        return torch.stack([image, torch.full_like(image, hint(self.crystal))])[None]
 
     @property
     def sha256(self) -> str:
@@ -193,7 +239,8 @@ def load_model(name_or_path: str | Path) -> Model:
     Parameters
     ----------
     name_or_path : str or path
-        For instance ``"wse2-te"``; `list_models` tells the names.
+        For instance ``"wse2-te"``; `list_models` tells the names. A model of a family takes the crystal after a
+        colon: ``"mx2:MoTe2"``.
 
     Returns
     -------
@@ -205,6 +252,9 @@ def load_model(name_or_path: str | Path) -> Model:
     ValueError
         If there is no such model, or the file is not one, is damaged or asks for too much.
     """
+    whole, _, crystal = str(name_or_path).rpartition(":")
+    if len(whole) > 1 and not Path(name_or_path).exists():  # one letter is a drive
+        return load_model(whole).specific(crystal)
     path = model_path(name_or_path)
     tensors, about = read_header(path)
     with torch.device("meta"):
@@ -226,11 +276,16 @@ def load_model(name_or_path: str | Path) -> Model:
 
 def build(architecture: dict[str, Any], n_classes: int) -> Described:
     """Return a network of an architecture, its weights drawn at random."""
-    from .classifiers import PatchNetwork, ResNet18
-    from .detectors import BoxNetwork
+    kind = architecture["kind"]
+    if kind in ("patches", "resnet18"):  # what torchvision brings along takes seconds to load: not without need
+        from .classifiers import PatchNetwork, ResNet18
 
-    kinds = {"patches": PatchNetwork, "resnet18": ResNet18, "mobilenet": BoxNetwork}
-    return kinds.get(architecture["kind"], Network)(n_classes, **architecture)  # type: ignore[no-any-return]
+        return (PatchNetwork if kind == "patches" else ResNet18)(n_classes, **architecture)
+    if kind == "mobilenet":
+        from .detectors import BoxNetwork
+
+        return BoxNetwork(n_classes, **architecture)
+    return Network(n_classes, **architecture)
 
 
 def _smallest(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -240,36 +295,3 @@ def _smallest(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _shapes(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-
-
-def pick_device(device: str | None) -> torch.device:
-    """Return the device to compute on: as asked for, or else CUDA, MPS, CPU in this order.
-
-    Raises
-    ------
-    ValueError
-        If the device asked for is not there.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device is None:
-        found = next(name for name, there in present.items() if there)
-        log.debug("computing on %s", found)
-        return torch.device(found)
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError):
-        chosen = None
-    if chosen is None or not present.get(chosen.type, False):
-        there = ", ".join(name for name, is_there in present.items() if is_there)
-        raise ValueError(f"`device` must be one that is there ({there}), got {device!r}.")
-    return chosen
-
-
-def fast_dtype(device: torch.device, *, training: bool = False) -> torch.dtype:
-    """Return the quickest number type: bfloat16 on a CPU that has it, half precision on a GPU."""
-    if device.type == "cpu":
-        has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        return torch.bfloat16 if has_bf16() else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if training and torch.cuda.is_bf16_supported() else torch.float16
-    return torch.float32 if training else torch.float16

@@ -19,8 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..micrograph import Micrograph, Progress
+from .devices import fast_dtype, pick_device
 from .examples import Examples
-from .models import Model, Network, fast_dtype, load_model, pick_device
+from .family import FAMILY
+from .models import Model, Network, load_model
 from .options import Training
 from .validation import score, verdicts
 from .zoo import check_classes
@@ -131,7 +133,10 @@ class _Run:
         """One step of the optimizer."""
         began = time.perf_counter()
         rate = (
-            self.options.learning_rate * min(1.0, (self.step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * self.fraction))
+            self.options.learning_rate
+            * min(1.0, (self.step + 1) / min(200, max(1, self.options.steps // 5)))
+            * 0.5
+            * (1 + math.cos(math.pi * self.fraction))
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -152,6 +157,7 @@ class _Run:
             for mean, new in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
                 mean.lerp_(new, 1 - keep) if mean.is_floating_point() else mean.copy_(new)
         self.losses.append(float(loss.detach()))
+        log.debug("step %d: loss %.4f", self.step, self.losses[-1])
         self.seconds += time.perf_counter() - began
 
     def corrected(self) -> Network:
@@ -211,7 +217,7 @@ class _Run:
     def start_from(self, path: str | Path) -> None:
         """Take over the weights of another model; its classes by their names, new ones begin as unlikely."""
         model = load_model(path)
-        if model.network.architecture != self.network.architecture:
+        if {**model.network.architecture, "inputs": 0} != {**self.network.architecture, "inputs": 0}:
             raise ValueError(
                 f"`start`: {str(path)!r} has another architecture than asked for: "
                 f"{model.network.architecture}, not {self.network.architecture}."
@@ -225,6 +231,9 @@ class _Run:
             old, fresh = state[name][rows], self.network.state_dict()[name]
             state[name] = torch.where(known.reshape(-1, *[1] * (old.ndim - 1)), old, 0.1 * fresh)
         state["head.bias"] += torch.where(known, (self.class_weights / self.odds).log(), state["head.bias"].mean() - 2)
+        for name, fresh in self.network.state_dict().items():
+            if fresh.ndim == 4 and (more := fresh.shape[1] - state[name].shape[1]):  # a hint joins the image
+                state[name] = F.pad(state[name], (0, 0, 0, 0, 0, more))
         for network in (self.network, self.averaged):
             network.load_state_dict(state)
 
@@ -247,4 +256,5 @@ class _Run:
 
 
 def _architecture(options: Training) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("kind", "channels", "levels", "stem")}
+    parts = {name: getattr(options, name) for name in ("kind", "channels", "levels", "stem")}
+    return parts | {"inputs": 2 if options.crystal == FAMILY else 1}

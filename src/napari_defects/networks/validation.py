@@ -12,8 +12,9 @@ from scipy.ndimage import map_coordinates
 from torch.nn import functional as F
 
 from ..crystals import CRYSTALS
+from .devices import fast_dtype
 from .examples import Example
-from .models import Network, fast_dtype
+from .models import Network
 
 READ_RADIUS_NM = 0.05
 DOSE_EDGES = (0.0, 5e3, 1.5e4, 5e4, 2e5, 1e6, 3e6, np.inf)
@@ -32,7 +33,8 @@ def verdicts(network: Network, examples: list[Example], classes: tuple[str, ...]
         grain = network.granularity_px
         image = np.pad(image, [(0, -n % grain) for n in image.shape], mode="reflect")
         with torch.inference_mode():
-            logits = folded(torch.from_numpy(image)[None, None].to(device, dtype))[0].float()
+            planes = torch.from_numpy(example.planes(image))[None]
+            logits = folded(planes.to(device, dtype))[0].float()
             maps = F.softmax(logits, dim=0).cpu().numpy()
         positions = example.table[["y_nm", "x_nm"]].to_numpy(float)
         pixel_size_nm = example.pixel_size_nm * network.stem

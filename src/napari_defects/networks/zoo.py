@@ -11,10 +11,11 @@ from typing import Any
 
 from ..crystals import Crystal, get_crystal
 from ..micrograph import check_pixel_size
+from .family import FAMILY, is_member
 
 WEIGHTS = Path(__file__).parent / "weights"
 FORMAT = 1
-_MAPS = {"channels": (4, 128), "levels": (2, 5), "stem": (1, 4)}
+_MAPS = {"channels": (4, 128), "levels": (2, 5), "stem": (1, 4), "inputs": (1, 2)}
 LIMITS = {
     "residual": _MAPS,
     "plain": _MAPS,
@@ -79,7 +80,7 @@ def list_models(task: str | None = "maps") -> list[dict[str, Any]]:
         Class maps, kinds of unit cells, or boxes around cells; None for all.
     """
     rows = []
-    for path in sorted(WEIGHTS.glob("*.safetensors")):
+    for path in sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stem):
         about = read_header(path)[1]
         facts = {key: about[key] for key in ("crystal", "classes", "pixel_size_nm", "architecture", "sha256")}
         row = {"name": path.stem, "task": TASKS[about["architecture"]["kind"]], **facts}
@@ -89,9 +90,15 @@ def list_models(task: str | None = "maps") -> list[dict[str, Any]]:
 
 
 def model_for(crystal: str | Crystal, task: str = "maps") -> str | None:
-    """Name of the (first) shipped model for a crystal and task; None where there is none."""
-    name = get_crystal(crystal).name
-    return next((row["name"] for row in list_models(task) if row["crystal"] == name), None)
+    """Name of the (first) shipped model for a crystal and task, as `load_model` takes it; None where there is none.
+
+    Where there is none for the crystal alone, that of its family: ``"mx2:MoS2"``.
+    """
+    crystal = get_crystal(crystal)
+    names = {row["crystal"]: row["name"] for row in reversed(list_models(task))}
+    if crystal.name not in names and FAMILY in names and is_member(crystal):
+        return f"{names[FAMILY]}:{crystal.name}"
+    return names.get(crystal.name)
 
 
 def model_path(name_or_path: str | Path) -> Path:
@@ -129,6 +136,8 @@ def check_architecture(architecture: Any) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in LIMITS:
         raise ValueError(f"`kind` must be one of {', '.join(LIMITS)}, got {str(kind)[:40]!r}.")
     limits = LIMITS[kind]
+    if TASKS[kind] == "maps":
+        architecture = {"inputs": 1, **architecture}  # the first models do not say
     if set(architecture) != {"kind", *limits}:
         raise ValueError(f"the architecture must give kind, {', '.join(limits)}, got {str(architecture)[:80]}.")
     for key, (low, high) in limits.items():
