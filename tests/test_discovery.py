@@ -41,7 +41,7 @@ def found(doped):
 def test_two_dopants_are_two_clusters(doped, found):
     truth = doped[2]
     assert [c.likeness for c in found.clusters][:2] in (["darker_W", "brighter_Se"], ["brighter_Se", "darker_W"])
-    inside = truth[truth["x_ideal_nm"].between(0.2, 8.8) & truth["y_ideal_nm"].between(0.2, 8.8)]
+    inside = truth[truth["x_ideal_nm"].between(0.4, 8.6) & truth["y_ideal_nm"].between(0.4, 8.6)]
     for name, likeness in (("Ge_W", "darker_W"), ("Te_Se", "brighter_Se")):
         cluster = next(c for c in found.clusters if c.likeness == likeness)
         true = species_at(found.members(cluster.number), truth)
@@ -83,6 +83,14 @@ def test_noise_alone_is_no_discovery():
     atoms = nd.locate(image)
     found = discover(image, nd.assign_sites(atoms, nd.fit_lattice(atoms, "WSe2")))
     assert sum(c.n for c in found.clusters) <= 0.01 * len(found.sites)
+
+
+def test_the_gallery_shows_every_cluster_beside_the_host(found):
+    figure, ax = nd.figures.new(80, 60)
+    nd.figures.clusters(ax, found)
+    assert len(ax.images) == 2 * len(found.clusters)
+    assert any(str(found.clusters[0].n) in text.get_text() for text in ax.texts)
+    figure.canvas.draw()
 
 
 def test_names_are_checked(found):

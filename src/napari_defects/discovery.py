@@ -236,9 +236,14 @@ class _View:
         score /= 1.4826 * np.median(np.abs(score), axis=0)
         local = np.median((score**2).sum(1)[self.near], axis=1) / chi2.median(score.shape[1])
         score /= np.sqrt(np.maximum(local, 1))[:, None]
-        far = self.micrograph.extent_nm - self.micrograph.pixel_size_yx_nm - radius
-        whole = np.all((self.place > radius) & (self.place < far), axis=1)  # the border has cut the others
-        return np.asarray(np.where(whole[:, None], score, 0.0))
+        return np.asarray(score)
+
+    @property
+    def within(self) -> npt.NDArray[np.bool_]:
+        """Whether all neighbours of a site are in the image: without them neither height nor shape can be judged."""
+        margin = _SECOND_SHELL * self.crystal.nearest_neighbor_nm
+        far = self.micrograph.extent_nm - self.micrograph.pixel_size_yx_nm - margin
+        return np.all((self.place > margin) & (self.place < far), axis=1)
 
     def _excess(self, table: pd.DataFrame) -> Array:
         """Height beyond the host's of each column and of its neighbours in each direction, where it is not noise."""
@@ -308,9 +313,9 @@ class _View:
         by_height = _false_share(chi2.sf(self.height**2, 1))
         by_shape = _false_share(chi2.sf((self.shape**2).sum(1), self.shape.shape[1]))
         novelty = 1 - np.minimum(by_height, by_shape)
-        novelty[self.explained] = 0.0
+        novelty[self.explained | ~self.within] = 0.0
         new = novelty > 1 - false_share
-        odd = new & (by_shape <= false_share)
+        odd = new & (by_height > false_share)
         cluster = np.full(len(novelty), -1)
         for group, features in ((new & ~odd, self.height[:, None]), (odd, np.column_stack([self.height, self.shape]))):
             if group.sum() >= min_members:

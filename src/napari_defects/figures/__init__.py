@@ -8,6 +8,7 @@ Neither pyplot nor global settings are touched.
 """
 
 from ._axes import DIVERGING, new, save, scale_bar
+from .gallery import clusters
 from .pictures import class_average, displacements, overview, strain_map, superposition
 from .plots import counts, line_profile, precision, radial_profile
 from .spatial import pair_correlation, spread_over_images
@@ -15,6 +16,7 @@ from .spatial import pair_correlation, spread_over_images
 __all__ = [
     "DIVERGING",
     "class_average",
+    "clusters",
     "counts",
     "displacements",
     "line_profile",
