@@ -1,6 +1,6 @@
 """Shipped networks on independent multislice images, thinned to lower doses, and their speed.
 
-    python benchmarks/networks.py [--model NAME_OR_FILE] [--only PREFIX] [--confusion] [--robust] [--speed]
+    python benchmarks/networks.py [--model NAME_OR_FILE] [--only PREFIX] [--confusion] [--speed]
 
 Every known site gets one verdict: the class with the highest mean probability within 0.05 nm of it.
 Needs the folder of multislice images (NAPARI_DEFECTS_SHARED, or ../shared beside the repository).
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
-from scipy.ndimage import gaussian_filter
 
 from napari_defects import Micrograph, load_model, predict
 from napari_defects.networks.validation import mean_around
@@ -81,48 +80,11 @@ def scores(table: pd.DataFrame, hosts: tuple[str, ...]) -> dict[str, float]:
     }
 
 
-def spoiled(image: np.ndarray, pixel_size_nm: float) -> dict[str, np.ndarray]:
-    """Return the image as other microscopes and days would give it."""
-    rng = np.random.default_rng(1)
-    clean = image.astype(np.float32)
-    clean -= np.quantile(clean, 0.01)
-    mean = clean.mean()
-    hot = clean.copy()
-    hot[rng.integers(image.shape[0], size=20), rng.integers(image.shape[1], size=20)] = 50 * clean.max()
-    thick = gaussian_filter(rng.standard_normal(image.shape).astype(np.float32), 1.0 / pixel_size_nm)
-    thick = np.clip(thick / thick.max(), 0, None)
-    return {
-        "as it is": clean,
-        "20 hot pixels": hot,
-        "gradient to 3 x the mean": clean + 2 * mean * np.linspace(0, 1, image.shape[1], dtype=np.float32),
-        "contamination to 2 x the mean": clean + 2 * mean * thick,
-        "blur of 0.05 nm": gaussian_filter(clean, 0.05 / pixel_size_nm),
-        "turned by 90 degrees": np.rot90(clean),
-        "pixel size 5 % too small": clean,
-        "pixel size 5 % too large": clean,
-    }
-
-
-def robust(folder: Path, params: dict, model: object) -> None:
-    """Print the micro-F1 of one image spoiled in several ways."""
-    image = tifffile.imread(folder / "wsete_mid.tif")
-    size_nm = params["pixel_size_nm"]
-    table = sites(folder, "wsete_mid", size_nm)
-    for way, data in spoiled(image, size_nm).items():
-        claimed = size_nm * {"pixel size 5 % too small": 0.95, "pixel size 5 % too large": 1.05}.get(way, 1.0)
-        where = table
-        if way.startswith("turned"):  # by numpy.rot90: (y, x) to (n - 1 - x, y)
-            where = table.assign(y=image.shape[1] - 1 - table["x"], x=table["y"])
-        said, _ = measure(Micrograph(np.ascontiguousarray(data), claimed), where, model)
-        print(f"{way:32}{scores(said, ('W', 'Se2'))['micro_f1']:8.4f}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="name or file; the shipped one of each material when left out")
     parser.add_argument("--only", default="", help="images whose name starts so")
     parser.add_argument("--confusion", action="store_true")
-    parser.add_argument("--robust", action="store_true")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     folder = SHARED / "checks" / "multislice"
@@ -146,8 +108,6 @@ def main() -> None:
             )
             if options.confusion:
                 print(pd.crosstab(said["species"], said["verdict"]).to_string())
-        if options.robust and name == "wsete_mid":
-            robust(folder, params, model)
     if options.speed:
         speed(load_model(options.model or "wse2-te"))
 

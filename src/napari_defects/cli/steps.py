@@ -29,7 +29,10 @@ def predict(
     image: Image, out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
-    """Write the probability of each class at each pixel as an OME-TIFF with one channel a class."""
+    """Write the probability of each class at each pixel as an OME-TIFF, one channel a class.
+
+    With --set predict.views=8 the spread over turned and mirrored views is the last channel.
+    """
     import numpy as np
 
     from ..io import write_stack
@@ -38,7 +41,10 @@ def predict(
         maps = run.predicted(micrograph)
     if maps is None:
         raise ValueError("no network is known for this image; give --model or --crystal (see `napari-defects models`).")
-    write_stack(np.asarray(maps.data, np.float32), maps.classes, maps.pixel_size_nm, out)
+    planes, names = np.asarray(maps.data, np.float32), maps.classes
+    if maps.spread is not None:
+        planes, names = np.concatenate([planes, maps.spread[None].astype(np.float32)]), (*names, "spread")
+    write_stack(planes, names, maps.pixel_size_nm, out)
 
 
 def locate(
