@@ -101,7 +101,11 @@ def api() -> list[str]:
             kinds["class"] += [f".. autoclass:: napari_defects.{name}", "   :members:", ""]
         elif callable(thing):
             kinds["function"] += [f".. autofunction:: napari_defects.{name}", ""]
-    return [".. rubric:: Functions", "", *kinds["function"], ".. rubric:: Types", "", *kinds["class"]]
+    modules: list[str] = []
+    for name in ("crystals", "interop", "labels", "noise", "statistics"):
+        modules += [f".. automodule:: napari_defects.{name}", "   :members:", "   :imported-members:", ""]
+    parts = {"Functions": kinds["function"], "Types": kinds["class"], "Modules": modules}
+    return [line for title, lines in parts.items() for line in (f".. rubric:: {title}", "", *lines)]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
