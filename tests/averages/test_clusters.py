@@ -8,6 +8,7 @@ import pytest
 from planted import sites_of
 
 import napari_defects as nd
+from napari_defects import figures
 from napari_defects.averages.members import symmetry
 from napari_defects.crystals import WSE2
 from napari_defects.simulation import Relaxation
@@ -102,6 +103,8 @@ def test_pairs_are_averaged_in_one_standing_and_their_fields_add(pairs):
     found = nd.superpose(pair, pairs)
     assert found.factor == pytest.approx(1, abs=0.1)
     assert found.p_value > 1e-4
+    _, ax = figures.new()
+    assert "× sum" in figures.superposition(ax, pair, found).get_title()
     inner = found.table[np.hypot(found.table["y_ideal_nm"], found.table["x_ideal_nm"]) < 0.5]
     assert np.abs(inner[["uy_pm", "ux_pm"]].to_numpy() - inner[["uy_sum_pm", "ux_sum_pm"]].to_numpy()).max() < 1.5
 

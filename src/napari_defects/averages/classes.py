@@ -1,17 +1,8 @@
-"""Class averages: all defects of one kind on top of each other, until a vacancy is seen to pull on its crystal.
-
-Members are brought into the crystal's own frame (members.py), registered to their iterated average
-without ever being resampled (registration.py), screened, and added on one grid (stacks.py). The columns
-of the average are fitted jointly; disjoint parts of the members, averaged and measured apart, say how
-precise that is (measurement.py). What neighbouring defects add is taken off (overlaps.py).
-"""
+"""What a class average is: its image, its members, its columns, and how precise they are."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +10,10 @@ import pandas as pd
 
 from ..crystals import Crystal
 from ..deformation import displacements, strain
-from ..lattice import Lattice
-from ..micrograph import Micrograph, Progress
-from ..tables import Defects, Sites, Strain, check, empty
-from .clusters import clusters_on
-from .gathering import PRISTINE, gather
-from .measurement import Measurement
-from .members import Ground
-from .overlaps import Field, Sources
-from .surroundings import Surroundings
+from ..tables import Strain, check, empty
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
-
-_log = logging.getLogger(__name__)
-_SEPARATIONS = 3
-"""Rounds in which fields of neighbours are taken apart; each leaves less than a fifth of the one before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +114,12 @@ class ClassAverage:
             Correlations between columns, and what members differ in beyond counting noise, are in it.
         """
         parts = len(self.scatter_pm)
-        if parts < 2:
-            raise ValueError(f"the average of {self.species} has {self.n} member: its noise is not known.")
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, parts)) / np.sqrt(parts * (parts - 1))
+        if parts < 4:
+            raise ValueError(
+                f"the average of {self.species} has {self.n} member(s), too few to know its noise; 4 are needed."
+            )
+        unsure = (parts - 1) / (parts - 3)  # what so many parts leave open of their variance
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, parts)) * np.sqrt(unsure / parts / (parts - 1))
         return np.asarray(np.einsum("np,pkb->nkb", signs, self.scatter_pm))
 
     def members_for(self, precision_pm: float = 0.3) -> pd.DataFrame:
@@ -164,172 +146,3 @@ class ClassAverage:
                 "n_bound": self.n * (whole["bound_pm"] / precision_pm) ** 2,
             }
         ).reset_index(drop=True)  # fmt: skip
-
-
-def average(
-    micrographs: Micrograph | Sequence[Micrograph],
-    defects: Defects | Sequence[Defects],
-    *,
-    radius_nm: float = 1.0,
-    sites: Sites | Sequence[Sites] | None = None,
-    lattice: Lattice | Sequence[Lattice] | None = None,
-    species: Sequence[str] | None = None,
-    symmetrize: bool = False,
-    rotation: bool = False,
-    isolation_nm: float = 0.45,
-    max_strain: float | None = None,
-    min_coverage: float = 0.7,
-    min_correlation: float | None = None,
-    clusters_nm: float = 0.0,
-    overlap: bool = True,
-    pixel_size_nm: float | None = None,
-    rounds: int = 3,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, ClassAverage]:
-    """Register and average the defects of each species.
-
-    Parameters
-    ----------
-    micrographs : Micrograph or sequence of Micrograph
-        Members may come from many images, of any rotation, pixel size and intensity scale.
-    defects : DataFrame or sequence of DataFrame
-        DEFECTS table of each micrograph.
-    radius_nm : float
-        Half the side of the patches that are registered; columns within it are measured.
-    sites : DataFrame or sequence of DataFrame, optional
-        SITES tables; where `lattice` is not given the lattice is that of their ideal positions.
-    lattice : Lattice or sequence of Lattice, optional
-        Lattices of the micrographs. With neither, members are taken as they lie in the image.
-    species : sequence of str, optional
-        What to average; None for every species found. ``"pristine:W"`` averages W columns far from
-        any defect and needs `sites`.
-    symmetrize : bool
-        Average the six equivalent copies (C3v) of every member: a gain of up to sqrt(6) in precision,
-        if the field sought has that symmetry.
-    rotation : bool
-        Let each member turn, beyond what the lattice says.
-    isolation_nm : float
-        Members with another defect closer than this are rejected; farther ones are masked.
-    max_strain : float, optional
-        Largest strain of the lattice around a member, beyond what is usual of its class, that the member
-        may have from elsewhere; needs `sites`. None takes out outliers only.
-    min_coverage : float
-        Part of a patch that must lie in the image and not under masks.
-    min_correlation : float, optional
-        With the template; None takes out outliers only.
-    clusters_nm : float
-        Pairs and triples of defects that are not farther apart than this are classes of their own, see
-        `find_clusters`, beside the single ones.
-    overlap : bool
-        Take off what neighbouring defects of the classes averaged add to each other's surroundings, and
-        what of it the reference lattice has taken up.
-    pixel_size_nm : float, optional
-        Of the averages; None for that of the finest image.
-    rounds : int
-        Most times that the template is made anew; two are enough when the lattice is good.
-    seed : int
-        For the division into halves.
-    progress : callable, optional
-        ``progress(done, total)``.
-
-    Returns
-    -------
-    dict of str to ClassAverage
-        Without those species of which no member was accepted.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of micrographs and tables differ, or pixel sizes are not known.
-    """
-    if not radius_nm >= 0.25:
-        raise ValueError(f"`radius_nm` must be at least 0.25 nm, a column and its neighbours, got {radius_nm}.")
-    images = [micrographs] if isinstance(micrographs, Micrograph) else list(micrographs)
-    tables = [check(t, "defects") for t in _as_list(defects, len(images), "defects")]
-    site_tables = _as_list(sites, len(images), "sites") if sites is not None else [None] * len(images)
-    lattices = _as_list(lattice, len(images), "lattice") if lattice is not None else [None] * len(images)
-    grounds = [Ground.of(*pair) for pair in zip(lattices, site_tables, strict=True)]
-    if len(crystals := {ground.crystal.name for ground in grounds if ground}) > 1:
-        raise ValueError(f"`micrographs` must be of one crystal to be averaged, got {', '.join(sorted(crystals))}.")
-    pixel = pixel_size_nm or min(float(image.pixel_size_yx_nm.min()) for image in images)
-    clusters = _clusters(tables, grounds, clusters_nm)
-    names = list(species) if species is not None else sorted({s for t in [*tables, *clusters] for s in t["species"]})
-    stacks = [gather(name, images, tables, grounds, pixel, radius_nm, isolation_nm, clusters) for name in names]
-    total = sum(len(stack.groups) for stack in stacks) * (2 * rounds + 1)
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    measured = []
-    for stack in stacks:
-        stack.tick = tick
-        stack.register(rounds, rotation, min_coverage, min_correlation, max_strain)
-        if stack.accepted.any():
-            measured.append(Measurement(stack, symmetrize, seed))
-        else:
-            _log.warning(
-                "no %s was averaged: %s.", stack.species, ", ".join(sorted(set(stack.reasons))) or "there is none"
-            )
-    _separate(measured, grounds, overlap)
-    result = {m.stack.species: _class_average(m) for m in measured}
-    if progress is not None and done < total:
-        progress(total, total)
-    return result
-
-
-def _clusters(tables: list[pd.DataFrame], grounds: list[Ground | None], reach_nm: float) -> list[pd.DataFrame]:
-    """Clusters of each table; none where they are not asked for."""
-    if not reach_nm:
-        return [empty("defects") for _ in tables]
-    result = []
-    for table, ground in zip(tables, grounds, strict=True):
-        if ground is None:
-            raise ValueError("`sites` or `lattice` must be given to average clusters; run assign_sites() first.")
-        result.append(clusters_on(ground.crystal, table, reach_nm))
-    return result
-
-
-def _separate(measured: list[Measurement], grounds: list[Ground | None], overlap: bool) -> None:
-    """Take the fields of neighbours, and what the reference saw of them, off all classes."""
-    single = [m for m in measured if overlap and "@" not in m.stack.species and PRISTINE not in m.stack.species]
-    sources = [Sources.of([m.stack for m in single], number) for number in range(len(grounds))]
-    fields: dict[str, Field] = {}
-    for _ in range(1 + (_SEPARATIONS if single else 0)):
-        around = [None if g is None else Surroundings(g, s, fields) for g, s in zip(grounds, sources, strict=True)]
-        for m in measured:
-            m.separate(around)
-        found = {m.stack.species: m.field(around) for m in single}
-        fields = {name: one for name, one in found.items() if one is not None}
-
-
-def _class_average(m: Measurement) -> ClassAverage:
-    """Return the result of a measurement."""
-    stack, precision = m.stack, m.precision()
-    return ClassAverage(
-        species=stack.species,
-        image=m.image.astype(np.float32),
-        pixel_size_nm=stack.pixel,
-        counts=m.sums[..., 2].sum(0).astype(np.float32),
-        n=m.n,
-        members=stack.members(m.part),
-        half=(m.image_of(slice(0, None, 2)).astype(np.float32), m.image_of(slice(1, None, 2)).astype(np.float32)),
-        sites=m.sites(precision),
-        precision=precision,
-        crystal=stack.crystal,
-        copies=len(m.operations),
-        scatter_pm=1000 * m.deviations[:, m.inside] if m.ruler else np.zeros((m.parts, 0, 2)),
-        parts=stack.parts,
-    )
-
-
-def _as_list(value: Any, n: int, name: str) -> list[Any]:
-    """One table or lattice, or a sequence of them, as a list of `n`."""
-    values = [value] if isinstance(value, pd.DataFrame | Lattice) else list(value)
-    if len(values) != n:
-        raise ValueError(f"`{name}` must be one per micrograph: {n}, got {len(values)}.")
-    return values

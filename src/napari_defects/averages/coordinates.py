@@ -21,6 +21,7 @@ _EMPTY = 0.06  # of the usual amplitude: a column as faint as this is none
 _FLOOR_NM = 3e-5  # what is left of the columns' shape where there is no noise
 _OWN = 0.2  # of the usual amplitude: a central column brighter than this has a width of its own
 _KNOTS = 14
+_GRID = 6  # terms of the background that is solved for with the shapes
 _TAIL = 2.0  # reach of a column's tails, in distances between columns
 _WIDTH = 0.33  # first guess of a column's sigma, in distances between columns
 
@@ -113,38 +114,62 @@ class Ruler:
         Real columns have tails; beside a vacancy its neighbour's are missing, and Gaussians then are off by
         half a picometre, field or not. Here each sublattice's columns are Gaussian plus a function of
         distance (hat functions), and shape, amplitudes, positions and background are solved for at once,
-        in one Gauss-Newton step from the Gaussian fit: a linear map from an image to positions.
+        by Gauss-Newton from the Gaussian fit; its last step is a linear map from an image to positions.
         """
+        side, n = len(image), len(columns.yx)
         knots = np.linspace(0, _TAIL * self.crystal.nearest_neighbor_nm, _KNOTS + 1) / self.pixel_nm
-        own, shapes = self._derivatives(columns, knots, len(image))
         weight = 1 / np.maximum(self.variance[0] + self.variance[1] * image, 1e-3 * abs(float(image.mean()))).ravel()
-        weighted = own.multiply(weight[:, None]).tocsr()
-        cross = weighted.T @ shapes
-        normal = np.block([[(weighted.T @ own).toarray(), cross], [cross.T, (shapes.T * weight) @ shapes]])
-        scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-30))
-        inverse = np.linalg.pinv(normal * scale[:, None] * scale, rcond=1e-8, hermitian=True)
-        inverse = (scale[:, None] * inverse * scale)[: 3 * len(columns.yx)]
-        return Shape(columns, columns.render(image.shape), weighted, (shapes.T * weight), inverse)
+        behind = replace(columns, amplitude=0 * columns.amplitude).render(image.shape)
+        common = np.zeros((int(columns.group.max()) + 1) * _KNOTS + _GRID)
+        for last in (False, True):
+            own, shapes = self._derivatives(columns, common, knots, side)
+            bare = np.zeros(3 * n)
+            bare[::3] = columns.amplitude
+            model = behind + (own @ bare + shapes[:, -_GRID:] @ common[-_GRID:]).reshape(image.shape)
+            weighted = own.multiply(weight[:, None]).tocsr()
+            cross = weighted.T @ shapes
+            normal = np.block([[(weighted.T @ own).toarray(), cross], [cross.T, (shapes.T * weight) @ shapes]])
+            scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-30))
+            inverse = np.linalg.pinv(normal * scale[:, None] * scale, rcond=1e-8, hermitian=True)
+            inverse = scale[:, None] * inverse * scale
+            if last:
+                break
+            rest = (image - model).ravel()
+            step = inverse @ np.concatenate([weighted.T @ rest, shapes.T @ (weight * rest)])
+            moved = step[: 3 * n].reshape(n, 3)
+            grown = np.clip(columns.amplitude + moved[:, 0], 0.5 * columns.amplitude, 2 * columns.amplitude)
+            columns = replace(columns, amplitude=grown, yx=columns.yx + np.clip(moved[:, 1:], -0.2, 0.2))
+            common = step[3 * n :]
+        return Shape(columns, model, weighted, shapes.T * weight, np.asarray(inverse[: 3 * n], np.float64))
 
-    def _derivatives(self, columns: Columns, knots: Array, side: int) -> tuple[sparse.csr_array, Array]:
-        """Give the derivatives by each column's amplitude, y and x, (pixel, 3 n), and by shapes and background."""
-        shapes = np.zeros((side, side, int(columns.group.max()) + 1, len(knots) - 1))
+    def _derivatives(self, columns: Columns, common: Array, knots: Array, side: int) -> tuple[sparse.csr_array, Array]:
+        """Give the derivatives by each column's amplitude, y and x, (pixel, 3 n), and by `common`: shapes, background.
+
+        Those by amplitude are the columns themselves, with the shapes that `common` says.
+        """
+        groups, half = int(columns.group.max()) + 1, _KNOTS // 2
+        shapes = np.zeros((side, side, groups, _KNOTS))
         pixel = np.arange(side * side).reshape(side, side)
         hosts = len(self.crystal.sublattices)
         rows, values = [], []
-        reach = int(knots[-1]) + 1
+        reach, tails = int(knots[-1]) + 1, common[:-_GRID].reshape(groups, _KNOTS)
         for (y, x), a, sigma, group in zip(columns.yx, columns.amplitude, columns.sigma, columns.group, strict=True):
             low, high = (np.clip(np.rint([y, x]).astype(int) + d, 0, side) for d in (-reach, reach + 1))
             window = (slice(low[0], high[0]), slice(low[1], high[1]))
             dy, dx = np.meshgrid(np.arange(low[0], high[0]) - y, np.arange(low[1], high[1]) - x, indexing="ij")
             r = np.hypot(dy, dx)
-            hats = a * np.maximum(1 - np.abs(r[..., None] - knots[:-1]) / knots[1], 0)
-            shapes[*window, min(group, hosts - 1)] += hats
+            hats = np.maximum(1 - np.abs(r[..., None] - knots[:-1]) / knots[1], 0)
+            tail = tails[min(group, hosts - 1)].copy()
+            shapes[*window, min(group, hosts - 1)] += a * hats
             if group >= hosts:  # the central column differs from its host near its centre only
-                shapes[*window, group, : _KNOTS // 2] += hats[..., : _KNOTS // 2]
+                shapes[*window, group, :half] += a * hats[..., :half]
+                tail[:half] += tails[group, :half]
             peak = np.exp(-0.5 * (r / sigma) ** 2)
+            slope = peak / sigma**2 + ((hats > 0) * np.sign(r[..., None] - knots[:-1])) @ tail / knots[1] / np.maximum(
+                r, 1
+            )
             rows.append(pixel[window].ravel())
-            values.append(np.stack([peak, a * peak * dy / sigma**2, a * peak * dx / sigma**2], -1).reshape(-1, 3))
+            values.append(np.stack([peak + hats @ tail, a * slope * dy, a * slope * dx], -1).reshape(-1, 3))
         count = [len(r) for r in rows]
         index = 3 * np.repeat(np.arange(len(rows)), count)[:, None] + np.arange(3)
         place = np.repeat(np.concatenate(rows), 3), index.ravel()

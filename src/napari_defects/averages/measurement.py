@@ -13,17 +13,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.spatial import cKDTree
 
 from ..tables import Sites, empty
 from .coordinates import Ruler
 from .members import symmetry
-from .overlaps import Field
+from .overlaps import Field, Sources
 from .stacks import Stack
 from .surroundings import Surroundings
 
 Array = npt.NDArray[np.float64]
 
-PARTS = 32
+PARTS = 64
 """Most disjoint parts of the members."""
 PRECISION = ["n", "sublattice", "precision_pm", "precision_err_pm", "bound_pm"]
 _SHUFFLES = 16
@@ -66,7 +67,9 @@ class Measurement:
         self.seen = np.isfinite(self.image)
         self.ruler: Ruler | None = None
         if stack.crystal is not None and stack.sublattice:
-            self._measure(Ruler(stack.crystal, stack.sublattice, stack.pixel, stack.radius, stack.noise))
+            self._measure(
+                Ruler(stack.crystal, stack.sublattice, stack.pixel, stack.radius, stack.variance[stack.reference])
+            )
 
     def image_of(self, parts: slice) -> Array:
         """Average of some parts; NaN where nothing was seen."""
@@ -115,6 +118,36 @@ class Measurement:
         bent = np.einsum("pn,nkb->pkb", weight / weight.sum(1, keepdims=True), self.bend) - self.offset
         free = self.scatter - bent
         return np.asarray(free - free[:, self.inside].mean(1, keepdims=True))
+
+    def scatter_of_field(self, sources: Sequence[Sources]) -> Array:
+        """By how much the field in each part's average differs, (part, column, 2) in nm, neighbours taken apart.
+
+        What the neighbours add is the field itself at other places, so that taking it off multiplies the noise
+        of the columns, too, by the inverse of 1 + (part of the members that have a neighbour just there).
+        """
+        place, own = self.rows[["y_nm", "x_nm"]].to_numpy()[self.inside], self.deviations[:, self.inside]
+        tree, mixing, stack = cKDTree(place), np.eye(len(place)), self.stack
+        for number, image in enumerate(sources):
+            rows, kin = stack.averaged(number), image.species == stack.species
+            if not len(rows) or not kin.any():
+                continue
+            centers = stack.table[["y_nm", "x_nm"]].to_numpy(float)[rows]
+            reach = 2 * float(np.hypot(*place.T).max())
+            pairs = cKDTree(centers).sparse_distance_matrix(
+                cKDTree(image.centers_nm[kin]), reach, output_type="ndarray"
+            )
+            member, source = rows[pairs["i"]], np.flatnonzero(kin)[pairs["j"]]
+            other = (pairs["v"] > 0.05) & (image.frame[source] == stack.table["frame"].to_numpy()[member])
+            offset = np.einsum(
+                "nab,nb->na", np.linalg.inv(stack.maps[member]), image.centers_nm[source] - centers[pairs["i"]]
+            )[other]
+            steps, which = np.unique(np.rint(offset / 0.02).astype(int), axis=0, return_inverse=True)
+            weight = np.bincount(which.ravel(), self.weight[member][other])
+            for step, share in zip(steps * 0.02, weight, strict=True):
+                away, column = (np.asarray(v) for v in tree.query(place - step))
+                near = away < 0.04
+                mixing[np.flatnonzero(near), column[near]] += share
+        return np.asarray(np.einsum("kl,plb->pkb", np.linalg.inv(mixing), own))
 
     def precision(self) -> pd.DataFrame:
         """Precision of averages of n members, and of all, from how disjoint groups of parts differ."""

@@ -88,11 +88,6 @@ class Stack:
         return np.asarray(self.reasons == "", bool)
 
     @property
-    def noise(self) -> tuple[float, float]:
-        """Variance of a pixel of value v, in the units of the average: noise[0] + noise[1] * v."""
-        return self.variance[self.reference]
-
-    @property
     def half(self) -> int:
         """Half the side of the average, in pixels."""
         return int(np.ceil((self.radius + MARGIN_NM) / self.pixel))
@@ -154,9 +149,8 @@ class Stack:
         max_strain: float | None,
     ) -> None:  # fmt: skip
         """Give the reason to each member that does not belong."""
-        self.strain, self.strain_err, pulled = strain_of(*self.gradients, candidates)
-        if max_strain is not None:
-            pulled = self.strain > max_strain
+        self.strain, self.strain_err, outlier = strain_of(*self.gradients, candidates)
+        pulled = outlier if max_strain is None else self.strain > max_strain
         value, seen = self.found[:, 0], self.found[:, 1]
         shift = np.linalg.norm(self.pose[:, :2], axis=1) * self.pixel
         limit = 0.3 * (self.crystal.nearest_neighbor_nm if self.crystal else 0.2)
@@ -248,8 +242,7 @@ class Stack:
         Returns
         -------
         ndarray, shape (n, k, 2)
-            In nm, in the frame of the average, without the mean over the columns, which registration takes;
-            0 for members that are not averaged.
+            In nm, in the average's frame, less the mean over the columns; 0 for members that are not averaged.
         """
         result = np.zeros((len(self.table), *columns_nm.shape))
         for number, image in enumerate(around):

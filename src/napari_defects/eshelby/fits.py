@@ -141,8 +141,8 @@ def fit_eshelby(
         deviator it does not enter C.
     background : {"offsets", "affine"}
     draws_pm : ndarray, shape (m, row, 2), optional
-        Noise of uy_pm and ux_pm of each row, from `ClassAverage.draws`, for the p-value of the oscillation;
-        None draws it from the errors.
+        Noise of uy_pm and ux_pm of each row, from `ClassAverage.draws`, for the errors of the inclusion and the
+        p-value of the oscillation; None takes it from the errors of the rows.
     n_null : int
         Number of draws from the errors.
     seed : int
@@ -199,6 +199,11 @@ def fit_eshelby(
             radius, radius_err = float(grid[best]), float(np.ptp(inside) / 2 + grid[1] / 2)
     chi2, solution, covariance = solve(0.0 if np.isnan(radius) else radius)
     sigma = np.sqrt(np.diag(covariance))
+    if noise is not None:
+        design = np.concatenate([basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio), nuisance], -1)
+        design = np.delete(design, np.arange(n_strengths, 3), axis=-1) / err[..., None]
+        drawn = np.linalg.pinv(design.reshape(u.size, -1)) @ (noise / err).reshape(len(noise), -1).T
+        sigma = drawn.std(axis=1)
     strengths, strength_errs = np.zeros(3), np.zeros(3)
     strengths[:n_strengths], strength_errs[:n_strengths] = solution[:n_strengths], sigma[:n_strengths]
     fields = basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio)

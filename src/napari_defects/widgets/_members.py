@@ -43,15 +43,15 @@ class Members(QTableWidget):
         order = members.sort_values(["accepted", "correlation"], kind="stable", na_position="first").index[:MOST]
         self._layer, self._table = layer, members.loc[order].reset_index(drop=True)
         self.setRowCount(len(self._table))
-        for number, row in enumerate(self._table.itertuples()):
-            shift = np.hypot(row.dy_pm, row.dx_pm)
-            words = (str(getattr(row, "defect", number)), _digits(row.correlation, 3), _digits(shift, 1),
-                     _digits(100 * row.strain, 2), row.reason)  # fmt: skip
+        for number, row in enumerate(self._table.to_dict("records")):
+            words = (str(row.get("defect", number)), _digits(row["correlation"], 3),
+                     _digits(np.hypot(row["dy_pm"], row["dx_pm"]), 1), _digits(100 * row["strain"], 2),
+                     row["reason"])  # fmt: skip
             for column, text in enumerate(words):
                 item = QTableWidgetItem(text)
                 side = Qt.AlignmentFlag.AlignLeft if column == 4 else Qt.AlignmentFlag.AlignRight
                 item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
-                if not row.accepted:
+                if not row["accepted"]:
                     item.setForeground(Qt.GlobalColor.darkGray)
                 self.setItem(number, column, item)
         self.setVisible(len(self._table) > 0)

@@ -28,7 +28,7 @@ class Average(Panel):
     title = "Average"
     help = "Registers and averages the defects of each species."
     inputs: ClassVar = {"image": IMAGE, "defects": DEFECTS, "sites": SITES}
-    steps = ("averages.classes.average",)
+    steps = ("averages.averaging.average",)
     main = ("radius_nm", "symmetrize", "clusters_nm")
     hide = ("sites",)
     follow = "Strain"
