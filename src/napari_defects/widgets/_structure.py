@@ -38,16 +38,6 @@ class Structure(QWidget):
         core = set(nodes)
         foreign = [n for n in foreign_atoms(graph) if n in core]
         place = {n: np.array([graph.nodes[n]["x_nm"], graph.nodes[n]["y_nm"]]) for n in graph.nodes if n in core}
-        for a, b, bond in graph.edges(core, data=True):
-            main = a in foreign or b in foreign
-            ends = [np.array([graph.nodes[n]["x_nm"], graph.nodes[n]["y_nm"]]) for n in (a, b)]
-            for k, n in enumerate((a, b)):  # bonds that lead out of the defect are cut short
-                ends[k] = ends[k] if n in core else 0.6 * ends[1 - k] + 0.4 * ends[k]
-            self.plot.plot(
-                *np.transpose(ends), pen=pg.mkPen("#dddddd" if main else "#6a6a6a", width=2.5 if main else 1.2)
-            )
-            if main or (not foreign and {a, b} <= core):
-                self._write(f"{bond['length_pm']:.0f}±{bond['length_err_pm']:.0f}", np.mean(ends, axis=0), "#ffffff")
         angles = angle_table(graph, foreign)
         if len(angles) > _MANY:  # of a cluster: those to the host only
             inner = [{r.a, r.b} & set(foreign) for r in angles.itertuples()]
@@ -60,6 +50,16 @@ class Structure(QWidget):
                 way = np.array([-legs[0][1], legs[0][0]])
             reach = _APART * min(np.linalg.norm(place[n] - apex) for n in (row.a, row.b))
             self._write(f"{row.angle_deg:.0f}°", apex + reach * way / np.linalg.norm(way), "#ffd166")
+        for a, b, bond in graph.edges(core, data=True):
+            main = a in foreign or b in foreign
+            ends = [np.array([graph.nodes[n]["x_nm"], graph.nodes[n]["y_nm"]]) for n in (a, b)]
+            for k, n in enumerate((a, b)):  # bonds that lead out of the defect are cut short
+                ends[k] = ends[k] if n in core else 0.6 * ends[1 - k] + 0.4 * ends[k]
+            self.plot.plot(
+                *np.transpose(ends), pen=pg.mkPen("#dddddd" if main else "#6a6a6a", width=2.5 if main else 1.2)
+            )
+            if main or (not foreign and {a, b} <= core):
+                self._write(f"{bond['length_pm']:.0f}±{bond['length_err_pm']:.0f}", np.mean(ends, axis=0), "#ffffff")
         for n, at in place.items():
             element = graph.nodes[n]["element"]
             self.plot.plot([at[0]], [at[1]], pen=None, symbol="o", symbolSize=24 if n in foreign else 17,
