@@ -42,7 +42,7 @@ def cells_layer(cells: pd.DataFrame, name: str, extent_nm: Any, n_frames: int, *
         "opacity": 0.6,
         "colormap": palette(cells),
         "features": features(cells),
-        "metadata": {KEY: {"table": "cells", **known}},
+        "metadata": {KEY: {"table": "cells", "classes": sorted(set(cells["species"])), **known}},
     }
     return data, keywords, "labels"
 
