@@ -12,7 +12,6 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from sphinx.util.nodes import nested_parse_with_titles
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"  # forms are asked for their fields; nothing is shown
 
@@ -33,6 +32,14 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 
 
+def parsed(directive: SphinxDirective, lines: list[str], source: str) -> list[nodes.Node]:
+    """Parse lines of reStructuredText within a page of Markdown."""
+    node = nodes.section()
+    node.document = directive.state.document
+    directive.state.nested_parse(StringList(["````{eval-rst}", *lines, "````"], source=f"<{source}>"), 0, node)
+    return node.children
+
+
 class Widget(SphinxDirective):
     """``widget`` with ``module:Class``: what a widget takes, calls and asks, from the class and the steps it names."""
 
@@ -42,11 +49,7 @@ class Widget(SphinxDirective):
         """Return the nodes."""
         module, _, name = self.arguments[0].partition(":")
         widget = getattr(importlib.import_module(f"napari_defects.widgets.{module}"), name)
-        lines = StringList(rst(widget), source=f"<{self.arguments[0]}>")
-        node = nodes.section()
-        node.document = self.state.document
-        nested_parse_with_titles(self.state, lines, node)
-        return node.children
+        return parsed(self, rst(widget), self.arguments[0])
 
 
 def rst(widget: Any) -> list[str]:
@@ -66,10 +69,9 @@ def rst(widget: Any) -> list[str]:
         for field in fields_of(step, ("progress", *widget.hide)).values():
             default = inspect.signature(step).parameters[field.name].default
             place = "on top" if field.name in widget.main else "folded"
-            shown = "auto" if default is None else repr(default) if isinstance(default, str) else f"{default}"
-            rows.append(
-                (split_unit(field.name)[0], f"{shown} {split_unit(field.name)[1]}".strip(), place, field.tooltip)
-            )
+            name, unit = split_unit(field.name)
+            shown = "auto" if default is None else default if isinstance(default, str) else f"{default} {unit}".strip()
+            rows.append((name, shown, place, field.tooltip))
     if rows:
         lines += ["", ".. list-table::", "   :header-rows: 1", "   :widths: 20 14 12 54", ""]
         for row in (("field", "default", "place", "meaning"), *rows):
@@ -85,10 +87,7 @@ class Api(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the nodes."""
-        node = nodes.section()
-        node.document = self.state.document
-        nested_parse_with_titles(self.state, StringList(api(), source="<api>"), node)
-        return node.children
+        return parsed(self, api(), "api")
 
 
 def api() -> list[str]:
@@ -102,8 +101,15 @@ def api() -> list[str]:
         elif callable(thing):
             kinds["function"] += [f".. autofunction:: napari_defects.{name}", ""]
     modules: list[str] = []
-    for name in ("crystals", "interop", "labels", "noise", "statistics"):
-        modules += [f".. automodule:: napari_defects.{name}", "   :members:", "   :imported-members:", ""]
+    for name in (
+        "interop",
+        "labels",
+        "statistics.pairs",
+        "statistics.pooling",
+        "statistics.order",
+        "statistics.neighbors",
+    ):
+        modules += [f".. automodule:: napari_defects.{name}", "   :members:", ""]
     parts = {"Functions": kinds["function"], "Types": kinds["class"], "Modules": modules}
     return [line for title, lines in parts.items() for line in (f".. rubric:: {title}", "", *lines)]
 

@@ -135,8 +135,13 @@ class Recipe:
         return dict(self.steps.get(step, {}))
 
     def complete(self) -> Recipe:
-        """Return the recipe with every default written out; `calibrate` only where it was asked for."""
+        """Return the recipe with every default written out; `calibrate` only where it was asked for.
+
+        How to classify is left open where it was not said: it is decided by whether there is a network.
+        """
         steps = {s: defaults(s) | self.keywords(s) for s in STEPS if s != "calibrate" or s in self.steps}
+        if "method" not in self.keywords("classify"):
+            del steps["classify"]["method"]
         return Recipe(steps | {p: self.steps[p] for p in _PROVENANCE if p in self.steps})
 
     @property
