@@ -20,9 +20,9 @@ Array = npt.NDArray[np.float64]
 _EMPTY = 0.06  # of the usual amplitude: a column as faint as this is none
 _FLOOR_NM = 3e-5  # what is left of the columns' shape where there is no noise
 _OWN = 0.2  # of the usual amplitude: a central column brighter than this has a width of its own
-_KNOTS = 14
+_KNOTS = 20
 _GRID = 6  # terms of the background that is solved for with the shapes
-_TAIL = 2.0  # reach of a column's tails, in distances between columns
+_TAIL = 3.0  # reach of a column's tails, in distances between columns
 _WIDTH = 0.33  # first guess of a column's sigma, in distances between columns
 
 
