@@ -1,7 +1,6 @@
 """A planted displacement field, averaged out of the noise and fitted with an elastic inclusion.
 
-The fields of neighbouring vacancies are taken apart; the field is planted out to 1.2 nm only, so that C, which stands for
-an endless one, is a few percent off.
+The fields of neighbouring vacancies, which overlap, are taken apart.
 """
 
 import napari_defects as nd
