@@ -1,6 +1,9 @@
 """The simulator: column intensities and whole images against multislice, truth positions, speed.
 
-    python benchmarks/simulation.py [--pairs 60] [--workers 2]
+    python benchmarks/simulation.py [--pairs 60] [--workers 2] [--engines]
+
+`--engines` also computes clean fields by multislice (abTEM, extra `multislice`; minutes) and compares the fast engine,
+and takes the time of abTEM itself on a field of the same size beside a training step.
 
 Images of independent multislice need their folder (NAPARI_DEFECTS_SHARED, or ../shared beside the repository).
 """
@@ -47,6 +50,69 @@ def column_ratios() -> None:
         print(f"{crystal} {microscope.convergence_mrad:g} mrad, metal {metal / 1e5 / 0.36e-2:.4f} of the beam")
         for species, ratio in expected.items():
             print(f"  {species:8s} here {value[species] / metal:6.3f}   multislice {ratio:6.3f}")
+
+
+ENGINES = [
+    ("WSe2", nd.Microscope(), {"V_Se": 3, "V2_Se": 2, "Te_Se": 4, "Te2_Se": 3, "V_W": 1, "Se_W": 2, "Te2_W": 2}),
+    ("MoTe2", nd.Microscope(80, 27, 70, 278), {"V_Te": 3, "V2_Te": 2, "V_Mo": 2}),
+    ("graphene", nd.Microscope(60, 31, 86, 200), {"Si1C3": 2, "V1": 1}),
+]
+
+
+def engines(configurations: int = 4) -> None:
+    """Clean fields of both engines: one specimen, multislice twice with other phonons, which tells its own scatter."""
+    for crystal, microscope, defects in ENGINES:
+        options = {"field_of_view_nm": 2.4, "pixel_size_nm": 0.012, "defects": defects, "microscope": microscope}
+        start = time.process_time()
+        fast = nd.simulate(crystal, **options, **CLEAN)[0].frame().astype(float)
+        took, start = time.process_time() - start, time.process_time()
+        # In one call the specimen is drawn before the phonons: two frames of a still movie differ in the phonons alone.
+        slow = nd.simulate(
+            crystal, **options, **CLEAN, engine="multislice", frozen_phonons=configurations, frames=2
+        )[0].data.astype(float)  # fmt: skip
+        mean, own = slow.mean(0), (slow[0] - slow[1]).std() / 2 / np.ptp(slow)
+        slope = float((fast * mean).sum() / (fast**2).sum())
+        residual = (mean - slope * fast).std() / np.ptp(mean)
+        print(
+            f"{crystal:8s} correlation {np.corrcoef(fast.ravel(), mean.ravel())[0, 1]:.4f}  intensity {slope:.3f}  "
+            f"residual {100 * residual:.2f} % of range, of which phonons {100 * own:.2f} %; "
+            f"{took:.2f} and {time.process_time() - start:.0f} CPU seconds", flush=True,
+        )  # fmt: skip
+
+
+def beside_abtem_and_training() -> None:
+    """CPU time of one 256 x 256 pair here, of abTEM's own scan of a small field, and of a training step."""
+    start = time.process_time()
+    list(nd.training_pairs("WSe2", n=10))
+    print(f"a pair of 256 x 256: {(time.process_time() - start) / 10:.3f} CPU seconds")
+    try:
+        import abtem
+        import dask
+        from ase.build import mx2
+    except ImportError:
+        print("abTEM is not installed: skipped")
+    else:
+        dask.config.set(scheduler="synchronous")
+        atoms = mx2("WSe2", a=3.282, thickness=3.36, size=(1, 1, 1), vacuum=2)
+        atoms = abtem.orthogonalize_cell(atoms) * (4, 2, 1)
+        probe = abtem.Probe(energy=80e3, semiangle_cutoff=30, sampling=0.065)
+        potential = abtem.Potential(atoms, sampling=0.065, slice_thickness=1.7)
+        scan = abtem.GridScan(start=(0, 0), end=(5, 5), sampling=0.3)
+        start = time.process_time()
+        probe.scan(potential, scan=scan, detectors=abtem.AnnularDetector(60, 200)).compute(progress_bar=False)
+        each = (time.process_time() - start) / np.prod(scan.gpts)
+        print(f"abTEM: {1e3 * each:.0f} ms a probe position, {each * (256 * 0.2 / 0.3) ** 2:.0f} CPU seconds "
+              "for the field of a 256 x 256 image of 0.02 nm pixels, one phonon configuration")  # fmt: skip
+    import torch
+
+    torch.set_num_threads(1)
+    from napari_defects.networks import load_model
+
+    network = load_model("wse2-te").network.train()
+    image = torch.randn(8, 1, 256, 256)
+    start = time.process_time()
+    network(image).float().mean().backward()
+    print(f"a training step (forward and backward) on 8 images: {time.process_time() - start:.2f} CPU seconds")
 
 
 def multislice_images() -> None:
@@ -148,8 +214,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--engines", action="store_true")
     options = parser.parse_args()
     column_ratios()
     multislice_images()
     truth_positions()
     speed(options.pairs, options.workers)
+    if options.engines:
+        beside_abtem_and_training()
+        engines()
