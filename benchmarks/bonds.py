@@ -114,7 +114,7 @@ def draw(folder: Path, wrong: list[tuple]) -> None:
         axes.set(xlim=(x - 0.7, x + 0.7), ylim=(y + 0.7, y - 0.7), xticks=[], yticks=[])
         axes.set_title(f"{name}\nfound: {', '.join(species) or 'none'}", fontsize=10)
     figure.tight_layout()
-    figure.savefig(folder / "disagreements.png", dpi=90)
+    figure.savefig(folder / "disagreements.png", dpi=90, bbox_inches="tight")
     plt.close(figure)
 
 

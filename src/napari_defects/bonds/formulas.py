@@ -157,7 +157,7 @@ def _foreign_defects(graph: nx.Graph, faces: list[Ring]) -> list[dict[str, Any]]
             -1, 2
         )
         angles = angle_table(graph, inner)
-        off = angles["angle_deg"] - 360 / angles.groupby("apex")["a"].transform("size")
+        off = angles["angle_deg"] - 360 / angles["apex"].map(dict(graph.degree(inner)))
         bent, error = (float(np.sqrt((v**2).mean())) for v in (off, angles["angle_err_deg"]))
         if len(inner) == 1 and graph.degree(inner[0]) == 3 and inner[0] in odd and bent - 2 * error > _BENT_DEG:
             formula += "+V1"
