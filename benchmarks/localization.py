@@ -1,6 +1,8 @@
-"""Precision, honesty of the errors and speed of locate, beside the Cramér–Rao bound and a fit column by column.
+"""Precision, honesty of the errors and speed of locate, beside the Cramér–Rao bound and other tools.
 
-python benchmarks/localization.py [--side 1024] [--peaks 5 50 200 1000 5000]
+python benchmarks/localization.py [bound speed peers pulls multislice real] [--side 1024] [--peaks 5 50 200 1000 5000]
+
+bound, peers:
 
 A WSe2-like honeycomb: a = 0.329 nm, 12 pm pixels, columns 65 pm wide, Se2 at 0.6 of W, background 10 %; the peak is
 counts per pixel at a W column. Fresh seed for each row. `rms / bound` is over both axes; `pull` the standard deviation
@@ -11,14 +13,18 @@ every column alone in a window of its own, as most tools do (scipy's curve_fit, 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 import warnings
+from contextlib import nullcontext
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import curve_fit
 from scipy.spatial import cKDTree
 
@@ -57,7 +63,7 @@ def row(side: int, peak: float, seed: int) -> str:
     yx, height = honeycomb(side)
     sigma = SIGMA_NM / PIXEL_NM
     truth = Columns(yx, peak * height, np.full(len(yx), sigma), np.zeros(len(yx), int), np.full((3, 3), 0.1 * peak))
-    image = np.random.default_rng(seed).poisson(truth.render((side, side), 6.0))
+    image = np.random.default_rng(seed).poisson(truth.render((side, side)))
     start = time.perf_counter()
     atoms = nd.locate(nd.Micrograph(image, PIXEL_NM))
     seconds = time.perf_counter() - start
@@ -95,7 +101,7 @@ def row(side: int, peak: float, seed: int) -> str:
             lone.append(np.full(2, np.nan))
     lone_rate, size = len(sample) / (time.process_time() - begin), np.abs(np.array(lone)).max(axis=1)
     lone_rms = [
-        np.sqrt(np.nanmean(np.array(lone)[(height[sample] == 1) == w & (size < 100)] ** 2)) for w in (True, False)
+        np.sqrt(np.nanmean(np.array(lone)[((height[sample] == 1) == w) & (size < 100)] ** 2)) for w in (True, False)
     ]
     return (
         f"{side:5d} {peak:6g} | {cells[0]} | {cells[1]} | {pull:5.3f} "
@@ -104,21 +110,232 @@ def row(side: int, peak: float, seed: int) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=1024)
-    parser.add_argument("--peaks", type=float, nargs="+", default=[5, 50, 200, 1000, 5000])
-    options = parser.parse_args()
-    nd.locate(nd.Micrograph(np.random.default_rng(0).poisson(5, (64, 64)), 0.012))  # compiles
+def rough(image_side: int, peak: float, seed: int) -> tuple[np.ndarray, Columns]:
+    """Image and a poor guess of its columns: off by a pixel, one height for all, width and background too large."""
+    yx, height = honeycomb(image_side)
+    n, sigma = len(yx), SIGMA_NM / PIXEL_NM
+    truth = Columns(yx, peak * height, np.full(n, sigma), np.zeros(n, int), np.full((3, 3), 0.1 * peak))
+    rng = np.random.default_rng(seed)
+    image = rng.poisson(truth.render((image_side, image_side))).astype(float)
+    near = yx + rng.normal(0, 1, yx.shape)
+    start = Columns(near, np.full(n, 0.7 * peak), np.full(n, 1.1 * sigma), truth.group, 2 * truth.nodes)
+    return image, start.taken(((yx > -3) & (yx < image_side + 2)).all(axis=1))
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Columns per second of the joint fit with its errors, warm; the best of four."""
+    print(f"\nfit_columns, warm, {os.environ['NUMBA_NUM_THREADS']} threads")
+    for peak in (50, 200, 1000):
+        image, start = rough(2048, peak, 0)
+        took = []
+        for _ in range(4):
+            wall, cpu = time.perf_counter(), time.process_time()
+            fit_columns(image, start)
+            took.append((time.perf_counter() - wall, time.process_time() - cpu))
+        wall, cpu = np.min(took, axis=0)
+        n = len(start.yx)
+        print(f"  2048 x 2048, peak {peak:5g}: {n} columns, {n / wall:7.0f} per second, {n / cpu:7.0f} per CPU second")
+
+
+def peers(options: argparse.Namespace) -> None:
+    """Other tools on the same image, where they are installed, given the true places as seeds."""
+    side, peak = 512, 1000
+    image, start = rough(side, peak, 7)
+    yx, height = honeycomb(side)
+    seeds = yx[((yx > 30) & (yx < side - 31)).all(axis=1)]
+    kind = height[((yx > 30) & (yx < side - 31)).all(axis=1)]
+
+    def ours() -> np.ndarray:
+        return fit_columns(image, start, coarse=True).yx
+
+    def with_atomap() -> np.ndarray:
+        from atomap.sublattice import Sublattice
+
+        lattice = Sublattice(seeds[:, ::-1] + 0.3, image=image)
+        lattice.find_nearest_neighbors()
+        lattice.refine_atom_positions_using_center_of_mass(show_progressbar=False)
+        lattice.refine_atom_positions_using_2d_gaussian(show_progressbar=False)
+        return np.column_stack([lattice.y_position, lattice.x_position])
+
+    def with_picasso() -> np.ndarray:
+        from picasso import gausslq, localize
+
+        box, corner = 15, np.rint(seeds).astype(int)
+        ids = np.rec.array((np.zeros(len(corner), int), corner[:, 1], corner[:, 0]), names="frame,x,y")
+        spots = localize.get_spots(
+            image[None].astype(np.float32), ids, box, {"Baseline": 0, "Sensitivity": 1, "Gain": 1}
+        )
+        theta = gausslq.fit_spots(spots)
+        return np.column_stack([theta[:, 1] + corner[:, 0], theta[:, 0] + corner[:, 1]])
+
+    def with_skimage() -> np.ndarray:
+        from skimage.feature import blob_log
+
+        sigma = SIGMA_NM / PIXEL_NM
+        return blob_log(image / image.max(), min_sigma=0.7 * sigma, max_sigma=1.2 * sigma, num_sigma=4, threshold=0.02)[
+            :, :2
+        ]
+
+    print(f"\nother tools at peak {peak}, {side} x {side}, seeded within a pixel (skimage finds its own)")
+    for name, run in (
+        ("this package", ours),
+        ("atomap", with_atomap),
+        ("picasso LSQ", with_picasso),
+        ("skimage LoG", with_skimage),
+    ):
+        try:
+            run()
+            begin = time.process_time()
+            found = run()
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            print(f"  {name:14} skipped: {type(error).__name__}: {error}")
+            continue
+        rate = len(found) / (time.process_time() - begin)
+        distance, near = cKDTree(found).query(seeds)
+        off = (found[near] - seeds) * PIXEL_NM * 1e3
+        rms = [np.sqrt((off[(kind == 1) == w][distance[(kind == 1) == w] < 4] ** 2).mean()) for w in (True, False)]
+        print(f"  {name:14} W {rms[0]:5.2f} pm  Se2 {rms[1]:5.2f} pm  {rate:8.0f} columns per CPU second")
+
+
+CONDITIONS = {
+    "nothing": {},
+    "jitter 5 pm": {"scan": nd.Scan(rotation_deg=12, jitter_pm=5.0)},
+    "source tails": {"microscope": nd.Microscope(source_tail=0.15)},
+    "astigmatism": {"microscope": nd.Microscope(aberrations=nd.Aberrations(C12_nm=3.0, phi12_deg=30))},
+    "gradient": {"surface": nd.Surface(gradient=0.3)},
+    "dirt": {"surface": nd.Surface(contamination=0.3, patch=0.5)},
+    "all of it": {
+        "scan": nd.Scan(rotation_deg=12, jitter_pm=5.0),
+        "surface": nd.Surface(contamination=0.3, patch=0.5, gradient=0.3),
+        "microscope": nd.Microscope(source_tail=0.15, aberrations=nd.Aberrations(C12_nm=3.0, phi12_deg=30)),
+    },
+}  # fmt: skip
+
+
+def pulls(options: argparse.Namespace) -> None:
+    """Print error / stated error under what the simulator can switch on, without common offsets."""
+    print("\npull (error / stated error): standard deviation along y, x; 68 % half-width; dose 8.7e4 e/A^2")
+    for name, keywords in CONDITIONS.items():
+        off, err = [], []
+        for seed in range(2):
+            scan = {"scan": nd.Scan(rotation_deg=12)} | keywords
+            image, truth = nd.simulate(
+                "WSe2", field_of_view_nm=8.0, pixel_size_nm=0.0125, dose_e_per_A2=8.7e4, seed=40 + seed, **scan
+            )
+            atoms = nd.locate(image)
+            true = truth[truth["y_nm"].notna()]
+            distance, near = cKDTree(true[["y_nm", "x_nm"]]).query(atoms[["y_nm", "x_nm"]])
+            at = atoms[["y_nm", "x_nm"]].to_numpy()
+            good = (distance < 0.05) & ((at > 0.3) & (at < 7.7)).all(axis=1)
+            delta = (at - true[["y_nm", "x_nm"]].to_numpy()[near])[good]
+            kind = true["sublattice"].to_numpy()[near][good]
+            for one in np.unique(kind):
+                delta[kind == one] -= np.median(delta[kind == one], axis=0)
+            off.append(delta)
+            err.append(atoms[["y_err_nm", "x_err_nm"]].to_numpy()[good])
+        pull = np.concatenate(off) / np.concatenate(err)
+        half = np.percentile(np.abs(pull), 68.3)
+        print(
+            f"  {name:14} {pull.std(axis=0).round(2)}  {half:.2f}"
+            f"  median error {1e3 * np.median(np.concatenate(err)):.2f} pm"
+        )
+
+
+def multislice(options: argparse.Namespace) -> None:
+    """Print position errors on multislice images, with line jitter taken out and left in, beside the bound."""
+    from unittest.mock import patch
+
+    import tifffile
+
+    from napari_defects.atoms import Jitter, bound
+
+    def none(counts: np.ndarray, columns: Columns) -> Jitter:
+        return Jitter(np.zeros(len(counts)), 0.0, np.zeros(len(columns.yx)))
+
+    folder = options.shared / "checks" / "multislice"
+    print("\nmultislice: rms of the error, y / x in pm (common offset of a sublattice left out), and the bound")
+    for name in ("wsete_mid", "wsete_high"):
+        image = next(i for i in json.loads((folder / "manifest.json").read_text())["images"] if i["name"] == name)
+        pixel = image["params"]["pixel_size_nm"]
+        micrograph = nd.Micrograph(tifffile.imread(folder / image["file"]), pixel)
+        truth = pd.read_csv(folder / f"{name}_atoms.csv")
+        for label, context in (("out", nullcontext()), ("in", patch(f"{nd.locate.__module__}.estimate_jitter", none))):
+            with context:
+                atoms = nd.locate(micrograph)
+            at, true = atoms[["y_nm", "x_nm"]].to_numpy(), truth[["y_px", "x_px"]].to_numpy() * pixel
+            distance, near = cKDTree(true).query(at)
+            good = (distance < 0.07) & ((at > 0.4) & (at < micrograph.extent_nm - 0.4)).all(axis=1)
+            limit = bound(micrograph, atoms)
+            for kind in ("W", "Se+Se"):
+                own = good & (truth["elements"].to_numpy()[near] == kind)
+                if own.any():
+                    off = (at - true[near])[own]
+                    off = 1e3 * np.sqrt(((off - off.mean(axis=0)) ** 2).mean(axis=0))
+                    best = 1e3 * np.sqrt((limit[own] ** 2).mean(axis=0))
+                    print(
+                        f"  {name:11} jitter {label:3}  {kind:5} {off.round(2)}  bound {best.round(2)}"
+                        f"  ratio {(off / best).round(2)}"
+                    )
+
+
+def real(options: argparse.Namespace) -> None:
+    """Print what is left between atoms and lattice on real images, beside the errors and the bound."""
+    from napari_defects.atoms import bound
+
+    print("\nreal images: rms off the lattice per axis, median stated error, median bound (pm)")
+    for name, path, crystal in (
+        ("wse2_ti", "data/wse2_ti/1028_ADF2_25.dm4", "WSe2"),
+        ("mos2", "data/mos2/MoS2_stem_Exp-000-2.npy", "MoS2"),
+    ):
+        file = options.shared / path
+        plain = nd.Micrograph(np.load(file)) if file.suffix == ".npy" else nd.read_micrograph(file)
+        image = nd.calibrate(plain, crystal)
+        atoms = nd.locate(image)
+        sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, crystal))
+        limit = bound(image, sites)
+        for one in sites["sublattice"].unique():
+            own = ((sites["sublattice"] == one) & sites["y_nm"].notna() & (sites["i"].notna())).to_numpy()
+            if one == "" or not own.any():
+                continue
+            off = sites[["y_nm", "x_nm"]].to_numpy()[own] - sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()[own]
+            spread = 1.4826 * np.median(np.abs(off), axis=0)
+            err = np.median(sites[["y_err_nm", "x_err_nm"]].to_numpy()[own], axis=0)
+            print(
+                f"  {name:8} {one:3} {1e3 * spread.round(5)}  {1e3 * err.round(5)}"
+                f"  {1e3 * np.nanmedian(limit[own], axis=0).round(5)}"
+            )
+
+
+def bounds(options: argparse.Namespace) -> None:
+    """Table of precision at all counts."""
     print(
         "             |     W         |    Se2        |       |                | locate   fit cols/ | column by column"
     )
     print(
-        " side   peak | rms pm /bound | rms pm /bound | pull  |  found   false "
-        "|      s  CPU second | W pm Se2 pm   per s"
+        " side   peak | rms pm /bound | rms pm /bound | pull  |  found   false |      s     CPU s  | W pm Se2 pm per s"
     )
     for seed, peak in enumerate(options.peaks):
         print(row(options.side, peak, 100 + seed), flush=True)
+
+
+PARTS = {"bound": bounds, "speed": speed, "peers": peers, "pulls": pulls, "multislice": multislice, "real": real}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without one")
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--peaks", type=float, nargs="+", default=[5, 50, 200, 1000, 5000])
+    default = os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared")
+    parser.add_argument("--shared", type=Path, default=Path(default))
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    for part in options.parts or PARTS:
+        if part in ("multislice", "real") and not (options.shared / "checks").is_dir():
+            print(f"\n{part}: no images at {options.shared}; give their folder with --shared")
+            continue
+        PARTS[part](options)
 
 
 if __name__ == "__main__":

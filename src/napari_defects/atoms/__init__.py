@@ -5,6 +5,7 @@
 - ``detection``: where to begin; ``jitter``: scan lines that lie beside where they should.
 """
 
+from napari_defects.atoms.jitter import Jitter as Jitter
 from napari_defects.atoms.localization import Candidates as Candidates
 from napari_defects.atoms.localization import candidates as candidates
 from napari_defects.atoms.localization import column_probability as column_probability

@@ -88,7 +88,7 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     left = np.linalg.inv(information + np.eye(n_lines) / strength)
     error = np.zeros(len(inside))
     error[inside] = np.sqrt(np.maximum(np.einsum("ij,ij->i", moved @ left, moved), 0))
-    return Jitter(left @ score, float(np.sqrt(strength)), error)
+    return Jitter(fast @ (left @ score), float(np.sqrt(strength)), error)
 
 
 def _stiffness(pixels: Pixels, columns: Columns, weight: Array) -> SuperLU:

@@ -119,7 +119,7 @@ def line_offsets(
     DataFrame
         One row per line: `line`, `offset_pm` (positive where it shows its columns too far right). ``attrs["spectrum"]``
         is a second one: `per_line` (cycles per line), `frequency_Hz`, `amplitude_pm` of a sine of that frequency, and
-        `above`, its power over that of the frequencies around. What varies more slowly than a column is high stays
+        `above`, its power over that of the frequencies around (NaN where columns hide it). What varies more slowly than a column is high stays
         with the columns: drift is not in it. ``attrs["rms_pm"]`` is the strength of the jitter.
 
     Raises
@@ -142,7 +142,7 @@ def line_offsets(
             "per_line": per_line,
             "frequency_Hz": per_line / line_time_s if line_time_s else np.full(len(per_line), np.nan),
             "amplitude_pm": amplitude,
-            "above": power / np.maximum(around, 1e-12),
+            "above": np.where(per_line > 0.25 / columns.width, power / np.maximum(around, 1e-12), np.nan),
         }
     )
     lines = pd.DataFrame({"line": np.arange(len(offset)), "offset_pm": offset})

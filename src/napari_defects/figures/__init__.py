@@ -9,6 +9,7 @@ Neither pyplot nor global settings are touched.
 
 from ._axes import DIVERGING, new, save, scale_bar
 from .gallery import clusters
+from .lines import jitter_spectrum
 from .pictures import class_average, displacements, overview, strain_map, superposition
 from .plots import counts, line_profile, precision, radial_profile
 from .spatial import pair_correlation, spread_over_images
@@ -19,6 +20,7 @@ __all__ = [
     "clusters",
     "counts",
     "displacements",
+    "jitter_spectrum",
     "line_profile",
     "new",
     "overview",
