@@ -20,15 +20,23 @@ def simulate(
     field_of_view_nm: Annotated[float | None, typer.Option()] = None,
     pixel_size_nm: PixelSize = None,
     dose: Annotated[float | None, typer.Option("--dose-e-per-A2")] = None,
+    preset: Annotated[str | None, typer.Option(help='conditions of published work, as "Lee 2020"')] = None,
+    engine: Annotated[str | None, typer.Option(help="fast or multislice")] = None,
     seed: Seed = None,
 ) -> None:
     """Simulate an image: OUT.tif, with its truth in OUT_sites.csv and OUT_defects.csv."""
     from ..io import write_micrograph, write_table
+    from ..simulation import PRESETS
     from ..simulation import simulate as run
 
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}.")
     amounts = {species: number(text) for species, text in (pair(d, "SPECIES=AMOUNT") for d in defect or ())}
-    given = {"field_of_view_nm": field_of_view_nm, "pixel_size_nm": pixel_size_nm, "dose_e_per_A2": dose, "seed": seed}
-    keywords: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    given = {
+        "field_of_view_nm": field_of_view_nm, "pixel_size_nm": pixel_size_nm, "dose_e_per_A2": dose, "engine": engine,
+        "seed": seed,
+    }  # fmt: skip
+    keywords: dict[str, Any] = {**PRESETS.get(preset or "", {}), **{k: v for k, v in given.items() if v is not None}}
     micrograph, sites = run(crystal, defects=amounts or None, **keywords)
     write_micrograph(micrograph, out)
     write_table(sites, out.with_name(f"{out.stem}_sites.csv"))
