@@ -298,7 +298,7 @@ def gallery(out: Path = Path("runs")) -> None:
         print(f"  {out / f'cells_{name}.png'}")
 
 
-def noise(images: int = 30, steps: int = 200) -> None:
+def noise(images: int = 24, steps: int = 120) -> None:
     """Print Fig. 4 of 2DIP-Net in small: accuracy against the noise of the training, then with estimated noise."""
     from napari_defects.cells import NoiseRange, noise_sweep, sweep_tests
 

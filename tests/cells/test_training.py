@@ -97,7 +97,7 @@ def test_recipes_are_for_any_mx2_and_refused_in_a_sentence(tmp_path: Path) -> No
     for message, arguments in (
         ("`name` must be like mote2-cells", {"name": "nonsense"}),
         ("folder that exists", {"name": "mote2-cells", "out": tmp_path / "no" / "where"}),
-        ("`labelled` cells teach", {"name": "mote2-boxes", "labelled": tmp_path}),
+        ("`labels` teach", {"name": "mote2-boxes", "labels": tmp_path}),
     ):
         with pytest.raises(ValueError, match=message):
             train_cells(**{"out": tmp_path / "model", **arguments})
@@ -115,7 +115,7 @@ def test_labelled_cells_join_the_training(mote2: Any, tmp_path: Path, monkeypatc
     small = replace(ENDINGS["cells"], images=2, fitting=Fitting(3, 8))
     monkeypatch.setitem(ENDINGS, "cells", small)
     monkeypatch.setattr("napari_defects.cells.recipes._HELD_BACK", 2)
-    train_cells("mote2-cells", out=tmp_path / "model", labelled=tmp_path / "mine")
+    train_cells("mote2-cells", out=tmp_path / "model", labels=tmp_path / "mine")
     model = load_model(tmp_path / "model.safetensors")
     assert model.task == "cells"
     assert model.card["recipe"] == "mote2-cells"

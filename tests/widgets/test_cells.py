@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 import napari_defects as nd
 from napari_defects.cells import Collection
 from napari_defects.widgets._cells import cells_of_layer
+from napari_defects.widgets._exclusion import EXCLUSION
 from napari_defects.widgets._layers import image_layer
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._viewer import upsert
@@ -52,6 +53,7 @@ def test_every_cell_is_a_label_and_the_counts_are_per_area(widget: Cells) -> Non
     for row in (3, 40, 111):
         place = cells.loc[row, ["y_nm", "x_nm"]].to_numpy(float)
         assert widget.layer.get_value(tuple(place), world=True) == row + 1
+    assert not EXCLUSION.fits(widget.layer), "cells are nothing to leave out"
     counts = widget.counts().set_index("species")
     area = len(cells) * nd.MOTE2.cell_area_nm2
     assert counts.loc["V_Te", "density_per_cm2"] == pytest.approx(counts.loc["V_Te", "count"] / area * 1e14)

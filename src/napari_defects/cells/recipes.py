@@ -72,11 +72,11 @@ def _resnet(inputs: int, channels: int, side_px: int) -> dict[str, Any]:
 _PAPER = Fitting(steps=1500, batch=64)  # 20 epochs of 4800 cells
 ENDINGS: dict[str, CellRecipe | BoxRecipe] = {
     "cells": CellRecipe(
-        {"kind": "patches", "channels": 16, "inputs": 2, "side_px": 20}, PX_PER_A, 240, Fitting(1500, 192, noise=0.5),
+        {"kind": "patches", "channels": 16, "inputs": 2, "side_px": 20}, PX_PER_A, 600, Fitting(1800, 192, noise=0.5),
         "cells along the lattice, a window on each site",
     ),
     "cells-one": CellRecipe(
-        {"kind": "patches", "channels": 16, "inputs": 1, "side_px": 20}, PX_PER_A, 240, Fitting(1500, 192, noise=0.5),
+        {"kind": "patches", "channels": 16, "inputs": 1, "side_px": 20}, PX_PER_A, 600, Fitting(1800, 192, noise=0.5),
         "the same with one window around the cell",
     ),
     "cells-halves": CellRecipe(
@@ -119,7 +119,7 @@ def train_cells(
     seed: int = 0,
     steps: int | None = None,
     minutes: float | None = None,
-    labelled: str | Path | None = None,
+    labels: str | Path | None = None,
     device: str | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
@@ -137,7 +137,7 @@ def train_cells(
         Other than the recipe's.
     minutes : float, optional
         End after this time at the latest.
-    labelled : path, optional
+    labels : path, optional
         A `Collection` of cells labelled by hand, to learn from beside the simulated ones.
     device, progress
         As for `train`.
@@ -160,8 +160,8 @@ def train_cells(
         raise ValueError(f"`out` must lie in a folder that exists, got {str(out)!r}.")
     crystal, recipe = found
     if isinstance(recipe, BoxRecipe):
-        if labelled is not None:
-            raise ValueError("`labelled` cells teach networks that name cells, not the one that finds boxes.")
+        if labels is not None:
+            raise ValueError("`labels` teach networks that name cells, not the one that finds boxes.")
         boxes = replace(recipe.fitting, steps=steps or recipe.fitting.steps, minutes=minutes)
         pictures = box_examples(crystal, recipe.px_per_a, boxes, seed=seed, conditions=recipe.conditions)
         network, card = fit_boxes(
@@ -172,8 +172,8 @@ def train_cells(
         options = replace(recipe.fitting, steps=steps or recipe.fitting.steps, minutes=minutes)
         view: dict[str, Any] = {"px_per_a": recipe.px_per_a}
         taught = simulated(crystal, recipe.architecture, n_images=recipe.images, seed=2 * seed + 1, **view)
-        if labelled is not None:
-            own = Collection(labelled).examples(crystal, recipe.architecture, recipe.px_per_a)
+        if labels is not None:
+            own = Collection(labels).examples(crystal, recipe.architecture, recipe.px_per_a)
             taught = Examples.joined([taught, *[own] * _HAND_MADE])
         held_back = simulated(crystal, recipe.architecture, n_images=_HELD_BACK, seed=2 * seed + 2, **view)
         classes = kinds_of(crystal)

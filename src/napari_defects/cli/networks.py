@@ -13,10 +13,12 @@ from ._running import pair, progress_bar
 
 def train(
     out: Out,
-    name: Annotated[str | None, typer.Argument(help="recipe of a network, as wse2-te; not with --match")] = None,
+    name: Annotated[str | None, typer.Argument(help="recipe, as wse2-te or mote2-cells; not with --match")] = None,
     match: Annotated[Path | None, typer.Option(metavar="IMAGE", help="fine-tune to this image's microscope")] = None,
     start: Annotated[str | None, typer.Option(help="network or its file to begin from")] = None,
-    labels: Annotated[Path | None, typer.Option(help="folder of labelled images to learn from, with --match")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="folder of labelled images, with --match; or of labelled cells")
+    ] = None,
     crystal: Crystal = None,
     steps: Annotated[int | None, typer.Option(help="other than the recipe's")] = None,
     minutes: Annotated[float | None, typer.Option(help="end after this time at the latest")] = None,
@@ -33,12 +35,27 @@ def train(
         return
     if name is None:
         raise ValueError("give a recipe, as wse2-te, or --match IMAGE with --start NETWORK.")
+    if _train_cells(name, out, labels, start, keywords):
+        return
     if labels is not None:
         raise ValueError("--labels goes with --match IMAGE: the conditions of that image are simulated beside them.")
     from ..networks import train_recipe
 
     with progress_bar("train") as progress:
         train_recipe(name, out=out, start=start, progress=progress, **keywords)
+
+
+def _train_cells(name: str, out: Path, labels: Path | None, start: str | None, keywords: dict[str, Any]) -> bool:
+    """Train a network for cells or boxes; False where the recipe is none of those."""
+    from ..cells import recipe_of, train_cells
+
+    if recipe_of(name) is None:
+        return False
+    if "workers" in keywords or start is not None:
+        raise ValueError(f"--workers and --start do not apply to {name}: its images are simulated first.")
+    with progress_bar("train") as progress:
+        train_cells(name, out=out, labels=labels, progress=progress, **keywords)
+    return True
 
 
 def _fine_tune(
