@@ -147,7 +147,9 @@ def test_labels_that_cannot_be_taught_are_refused(doped, found):
         stand_ins(image, named, CLASSES, nd.WSE2)
 
 
-def test_a_new_class_is_learned(doped, found, tiny_model):
+def test_a_new_class_is_learned(doped, found, tiny_model, monkeypatch):
+    monkeypatch.setattr("napari_defects.tuning.SHAPE_PX", (128, 128))
+    monkeypatch.setattr("napari_defects.tuning._HELD_BACK", 6)
     image, sites, _ = doped
     dark = next(c.number for c in found.clusters if c.likeness == "darker_W")
     labels = found.named({dark: "Ti_W"})

@@ -153,7 +153,8 @@ class Gallery(QWidget):
         words.setWordWrap(True)
         self._grid.addWidget(words, row, 2)
         name = QLineEdit()
-        name.setPlaceholderText(f"{cluster.likeness}; name it, as Ti_{cluster.sublattice}")
+        name.setPlaceholderText(f"name, as Ti_{cluster.likeness.partition('_')[2]}")
+        name.setToolTip(f"Until it has a name: {cluster.likeness}")
         name.editingFinished.connect(lambda: self._renamed())
         self._grid.addWidget(name, row + 1, 2)
         self.fields[cluster.number] = name

@@ -121,6 +121,8 @@ class Train(Panel):
         self._stop = threading.Event()
         self.pickers["learn"].changed.connect(lambda: self._look())
         self.out.changed.connect(lambda: self._look())
+        self.pickers["crystal"].changed.connect(self._crystal_chosen)
+        self._crystal_chosen(self.pickers["crystal"].value)
         self._look()
 
     def refresh(self, _event: Any = None) -> None:
@@ -129,6 +131,12 @@ class Train(Panel):
         box, before = self.pickers["start"], self.pickers["start"].value
         box.choices = _starts()
         box.value = before if before in box.choices else box.choices[0]
+
+    def _crystal_chosen(self, crystal: str) -> None:
+        from napari_defects.networks import model_for
+
+        if (name := model_for(crystal)) in self.pickers["start"].choices:
+            self.pickers["start"].value = name
 
     def _look(self) -> None:
         needed = _NEEDS[self.pickers["learn"].value]
