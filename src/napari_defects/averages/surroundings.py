@@ -17,6 +17,7 @@ from .overlaps import Field, Sources
 Array = npt.NDArray[np.float64]
 
 _FEWEST = 60  # columns that a lattice is fitted to
+_ENOUGH = 15_000  # of them, drawn from more
 _ASTRAY_NM = 0.03  # residual of a frame that is not one lattice
 _FAR_NM = 1.2  # beyond the averaged patch, where C of the far field is looked for
 _CLIP = 5.0
@@ -73,6 +74,8 @@ class Surroundings:
         for key, rows in sites[use].groupby("frame"):
             if len(rows) < _FEWEST:
                 continue
+            if len(rows) > _ENOUGH:
+                rows = rows.sample(_ENOUGH, random_state=0)
             frame, number = int(str(key)), numbers[rows.index].to_numpy(int)
             cells = rows[["i", "j"]].to_numpy(float) + self.ground.crystal.fractions[number]
             ideal, seen = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy(), rows[["y_nm", "x_nm"]].to_numpy()
