@@ -1,10 +1,10 @@
 """Unit cells: how many are found, how they are named, how fast; ours beside 2DIP-Net's two networks and the class maps.
 
-    python benchmarks/cells.py [find] [multislice] [calibration] [time] [gallery] [noise]
+    python benchmarks/cells.py [find] [multislice] [calibration] [time] [gallery]
 
 Without a word: the first three. `find` simulates images as 2DIP-Net's (75 x 65 pixels per unit cell of MoTe2) from
 seeds that no training has seen; `multislice` and `gallery` need the folder of images (NAPARI_DEFECTS_SHARED, or
-../shared beside the repository); nothing is ever tuned on them.
+../shared beside the repository); nothing is ever tuned on them. Noise: `napari-defects noise-sweep`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def whole(truth: pd.DataFrame, micrograph: nd.Micrograph) -> pd.DataFrame:
 
 
 def numbered_as(lattice: nd.Lattice, sites: pd.DataFrame) -> pd.DataFrame:
-    """True sites with the cell indices of a fitted lattice, whose a1 may lie along any of three equal directions.
+    """Number true sites as a fitted lattice does, whose a1 may lie along any of three equal directions.
 
     Where it takes one sublattice for the other, no cell is left.
     """
@@ -144,13 +144,19 @@ def multislice_cells(name: str) -> tuple[nd.Micrograph, pd.DataFrame, pd.DataFra
 
 def with_truth(cells: pd.DataFrame, places: np.ndarray, species: np.ndarray, micrograph: nd.Micrograph) -> pd.DataFrame:
     """Cells 0.25 nm from the border with the kind that true defects at `places` make of them."""
+    kinds, _ = kinds_at(sites_nm(cells), places, species)
     at = sites_nm(cells)
+    inner = ((at > 0.25) & (at < micrograph.extent_nm - 0.25)).all((1, 2))
+    return cells.assign(kind=kinds)[inner]
+
+
+def kinds_at(at: np.ndarray, places: np.ndarray, species: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kinds of cells with sites at `at` that defects at `places` make, and which hold a species that is no vacancy."""
     distance, which = cKDTree(places).query(at.reshape(-1, 2))
     names = np.where(distance < 0.1, species[which], "").reshape(-1, 2)
-    metal = (names[:, 0] == "V_Mo").astype(int)
     chalcogen = np.select([names[:, 1] == "V2_Te", names[:, 1] == "V_Te"], [2, 1], 0)
-    inner = ((at > 0.25) & (at < micrograph.extent_nm - 0.25)).all((1, 2))
-    return cells.assign(kind=number_of(chalcogen, metal))[inner]
+    strange = ~np.isin(names[:, 0], ["", "V_Mo"]) | ~np.isin(names[:, 1], ["", "V_Te", "V2_Te"])
+    return number_of(chalcogen, (names[:, 0] == "V_Mo").astype(int)), strange
 
 
 def verdicts(cells: pd.DataFrame, truth: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -164,14 +170,9 @@ def verdicts(cells: pd.DataFrame, truth: pd.DataFrame) -> tuple[np.ndarray, np.n
 
 def by_defects(defects: pd.DataFrame, truth: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the same from a table of DEFECTS: what the methods for sites make of each cell."""
-    at = sites_nm(truth)
     places, species = defects[["y_nm", "x_nm"]].to_numpy(float), defects["species"].to_numpy(object)
-    distance, which = cKDTree(places).query(at.reshape(-1, 2))
-    names = np.where(distance < 0.1, species[which], "").reshape(-1, 2)
-    metal = (names[:, 0] == "V_Mo").astype(int)
-    chalcogen = np.select([names[:, 1] == "V2_Te", names[:, 1] == "V_Te"], [2, 1], 0)
-    strange = ~np.isin(names[:, 0], ["", "V_Mo"]) | ~np.isin(names[:, 1], ["", "V_Te", "V2_Te"])
-    said = np.where(strange, -1, number_of(chalcogen, metal))
+    kinds, strange = kinds_at(sites_nm(truth), places, species)
+    said = np.where(strange, -1, kinds)
     return said, np.ones(len(said)), truth["kind"].to_numpy(int)
 
 
@@ -298,23 +299,7 @@ def gallery(out: Path = Path("runs")) -> None:
         print(f"  {out / f'cells_{name}.png'}")
 
 
-def noise(images: int = 24, steps: int = 120) -> None:
-    """Print Fig. 4 of 2DIP-Net in small: accuracy against the noise of the training, then with estimated noise."""
-    from napari_defects.cells import NoiseRange, noise_sweep, sweep_tests
-
-    tests, estimated = sweep_tests("MoTe2")
-    for noise_range in estimated:
-        print(f"{noise_range.name}: {np.sqrt(np.prod(noise_range.dose_e_per_A2)):.2e} e/A^2")
-    guesses = [
-        NoiseRange(f"lambda {d:.0e}, mu {mu}", (d, 3 * d), mu) for d in (1e3, 1e4, 1e5, 1e6) for mu in (0.0, 1.5)
-    ]
-    table = noise_sweep("MoTe2", [*guesses, *estimated], tests, images=images, steps=steps)
-    wide = table.pivot(index="trained", columns="test", values="accuracy")
-    print(wide.loc[table["trained"].unique()].round(4).to_string())
-
-
-JOBS = {"find": find, "multislice": multislice, "calibration": calibration, "time": timing, "gallery": gallery,
-        "noise": noise}  # fmt: skip
+JOBS = {"find": find, "multislice": multislice, "calibration": calibration, "time": timing, "gallery": gallery}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
