@@ -1,6 +1,6 @@
 """A dopant that no network knows, discovered, named, taught and found: Ti in WSe2, real microscope image.
 
-    python benchmarks/discovery.py [--minutes 5] [--seed 0] [--out FOLDER]
+    python benchmarks/discovery.py [--clusters] [--minutes 5] [--seed 0] [--out FOLDER]
 
 The network at the start knows the lattice, vacancies, and columns darker or brighter than it: wse2-te's weights,
 fine-tuned to twins of the image in which foreign atoms have any brightness. The left half of the image is searched; the
@@ -84,16 +84,35 @@ def verdict(image: nd.Micrograph, sites: pd.DataFrame, model: object, species: s
     return pd.Series([key in named for key in sites[keys].itertuples(index=False, name=None)], sites.index)
 
 
+def show(found: nd.Discovery, sites: pd.DataFrame, label: pd.Series) -> None:
+    """Print the clusters, and what the labels call their members."""
+    for cluster in found.clusters:
+        members, places = (
+            t[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float) for t in (found.members(cluster.number), sites)
+        )
+        index = match_points(members, np.nan_to_num(places, nan=-1e3), 0.01)[1]
+        counts = label.iloc[index].replace("", "(border)").value_counts().to_dict()
+        print(
+            f"cluster {cluster.number}: {cluster.n:4} on {cluster.sublattice:3} {cluster.relative_height:6.3f} ±"
+            f" {cluster.relative_height_err:.3f} of the host  {cluster.likeness:12} labels {counts}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0, help="of each of the two trainings")
     parser.add_argument("--steps", type=int, help="of each training at most")
+    parser.add_argument("--clusters", action="store_true", help="only what is found without a network, in a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="where to write the models and the gallery")
     options = parser.parse_args()
     folder = SHARED / "data" / "wse2_ti"
     image = nd.calibrate(nd.read_micrograph(folder / "1028_ADF2_25.dm4"), "WSe2")
     truth = truth_of(pd.read_csv(folder / "labels_25.csv"), image, {})
+    if options.clusters:
+        whole = sites_of(image)
+        show(nd.discover(image, whole), whole, labelled(whole, truth, image))
+        return
     halves = [half(image, side) for side in (0, 1)]
     shift = halves[0].shape_yx[1]
     parts = [truth[truth["x_px"] < shift], truth[truth["x_px"] >= shift].assign(x_px=lambda t: t["x_px"] - shift)]
@@ -105,16 +124,7 @@ def main() -> None:
     start = nd.fine_tune(halves[0], "wse2-te", classes=GENERIC, **keywords)
     print(f"start: {start.card['steps']} steps, {time.process_time() - began:.0f} s of CPU; {', '.join(start.classes)}")
     found = nd.discover(halves[0], sites[0], model=start)
-    for cluster in found.clusters:
-        members, places = (
-            t[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float) for t in (found.members(cluster.number), sites[0])
-        )
-        index = match_points(members, np.nan_to_num(places, nan=-1e3), 0.01)[1]
-        counts = labels[0].iloc[index].replace("", "(border)").value_counts().to_dict()
-        print(
-            f"cluster {cluster.number}: {cluster.n:4} on {cluster.sublattice:3} {cluster.relative_height:6.3f} ±"
-            f" {cluster.relative_height_err:.3f} of the host  {cluster.likeness:12} labels {counts}"
-        )
+    show(found, sites[0], labels[0])
     dark = [c for c in found.clusters if c.likeness == "darker_W" and c.n >= 10 and not c.odd_shape]
     named = min(dark, key=lambda c: c.relative_height)
     began = time.process_time()
