@@ -63,7 +63,7 @@ def whole(truth: pd.DataFrame, micrograph: nd.Micrograph) -> pd.DataFrame:
 
 
 def numbered_as(lattice: nd.Lattice, sites: pd.DataFrame) -> pd.DataFrame:
-    """Number true sites as a fitted lattice does, whose a1 may lie along any of three equal directions.
+    """Give true sites the indices of a fitted lattice, whose a1 may lie along any of three equal directions.
 
     Where it takes one sublattice for the other, no cell is left.
     """
