@@ -107,7 +107,6 @@ class Average(Panel):
             return
         average = about(layer)["average"]
         self.large.setPixmap(picture(layer.data, layer.contrast_limits, LARGE_PX))
-        self.large.setFixedHeight(self.large.pixmap().height())
         self.words.setText(f"<b>{average.species}</b>: {details(average)}")
         image = source_name(layer)
         self.members.show_members(next((one for one in self.viewer.layers if one.name == image), None), average.members)
@@ -191,7 +190,6 @@ class Gallery(QWidget):
         for number, layer in enumerate(layers):
             cell, words = QLabel(), QLabel(caption(about(layer)["average"]))
             cell.setPixmap(picture(layer.data, layer.contrast_limits, self.SIDE_PX))
-            cell.setFixedHeight(self.SIDE_PX)  # words that wrap would take it from the pictures
             cell.mousePressEvent = lambda _event, layer=layer: self.take(layer)
             words.setWordWrap(True)
             words.setFixedWidth(self.SIDE_PX + 2)
