@@ -15,6 +15,7 @@ from .bonds.chemistry import sample_maps
 from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, site_of
 from .micrograph import Maps, Micrograph, Progress
 from .photometry import measuring_points, relative_heights
+from .surroundings import within_lattice
 from .tables import DEFECTS, SITES, Defects, Sites, check, empty
 
 METHODS = ("maps", "cells", "intensities", "bonds")
@@ -98,9 +99,9 @@ def classify(
             sites, crystal=crystal, maps=maps, min_probability=min_probability, micrograph=micrograph, progress=progress
         )
         return _with_blobs(bonded, maps, micrograph.n_frames, min_probability) if maps and blobs else bonded
-    return _by_sites(
-        relative_heights(micrograph, sites), crystal, maps if method == "maps" else None, method, min_probability
-    )
+    measured = relative_heights(micrograph, sites)
+    measured.loc[~within_lattice(sites, crystal, micrograph.extent_nm), "relative_height"] = np.nan
+    return _by_sites(measured, crystal, maps if method == "maps" else None, method, min_probability)
 
 
 def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: str, least: float) -> Defects:
@@ -145,7 +146,7 @@ def _evidence(sites: pd.DataFrame, maps: Maps, names: list[str]) -> npt.NDArray[
     """Probabilities of the classes possible at these sites, from the maps around them."""
     place = measuring_points(sites)
     at = pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": place[:, 0], "x_nm": place[:, 1]})
-    seen = np.column_stack([sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) for name in names]) + 1e-3
+    seen = np.column_stack([sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) for name in names]) + 2e-4
     return np.asarray(seen / seen.sum(1, keepdims=True))
 
 

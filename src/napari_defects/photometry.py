@@ -115,14 +115,30 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
     frames, placed = sites["frame"].to_numpy(np.int64), np.isfinite(points).all(1)
     for frame in np.unique(frames).tolist():
         rows = (frames == frame) & placed
-        image = micrograph.frame(frame).astype(np.float64)
+        image, spikes = without_spikes(micrograph.frame(frame).astype(np.float64))
         fitted = heights(image - np.median(image), points[rows] / scale, sigma[rows], BACKGROUND_NM / scale)
-        height[rows] = np.where(np.isfinite(amplitude[rows]), amplitude[rows], fitted)
+        spoiled = np.zeros(len(fitted), bool)
+        if len(spikes):
+            spoiled = cKDTree(spikes * scale).query(points[rows])[0] < 2.5 * (sigma[rows] * scale).max()
+        height[rows] = np.where(np.isfinite(amplitude[rows]) & ~spoiled, amplitude[rows], fitted)
         both = [_relative(of, points[rows], names[rows]) for of in (fitted, height[rows])]
         relative[rows] = np.mean(both, axis=0)
         scatter[rows] = _local_scatter(relative[rows], points[rows], names[rows])
     cut = (points < 0).any(1) | (points > micrograph.extent_nm - scale).any(1)
     return sites.assign(height=height, relative_height=np.where(cut, np.nan, relative), scatter=scatter)
+
+
+def without_spikes(image: Array) -> tuple[Array, Array]:
+    """Give pixels far beyond the range of nearly all others the median of those around them; and where they are."""
+    low, high = np.quantile(image, (0.002, 0.998))
+    spikes = (image > high + 2 * (high - low)) | (image < low - 2 * (high - low))
+    if not spikes.any() or spikes.mean() > 0.01:
+        return image, np.zeros((0, 2))
+    result = image.copy()
+    around = np.argwhere(spikes)[:, None] + np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x])
+    at = np.clip(around, 0, np.array(image.shape) - 1)
+    result[spikes] = np.median(image[at[..., 0], at[..., 1]], axis=1)
+    return result, np.argwhere(spikes).astype(float)
 
 
 def center_and_width(values: Array) -> tuple[float, float]:

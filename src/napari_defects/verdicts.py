@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from ase.data import atomic_numbers
 from scipy.special import logsumexp
-from scipy.stats import chi2, norm
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from .crystals import Crystal, Sublattice, occupants
@@ -35,10 +35,12 @@ _RATIO_ERROR = (0.05, 0.035)  # of an expected ratio: relative, and absolute
 _EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
 _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
-_UNKNOWN = (0.01, 0.002)  # how many columns are darker (or brighter) than all known: without, and with class maps
+_UNKNOWN = 0.01  # how many columns are darker (or brighter) than all known
 _SHARES = (0.8, 0.6)  # of the evidence of intensity and of class maps: they look at the same pixels
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
+_MOST = 4.0  # sigma that intensity can speak against a choice where maps speak, too
 _RARITY = 1.5  # how much less than the host, in the logarithm, maps expect a defect before they see it
+_MEDIAN_ERROR = 1.17  # of a scatter from the median deviation of n values, times sqrt(n)
 _VOID = 0.03  # what is darker than this and a bit is no column
 _LEAST_MEMBERS = 10  # for judging a species by its columns
 _TOO_WIDE, _TOO_FAR = 1e-6, 1e-4  # how improbable their scatter and their mean may be
@@ -141,20 +143,22 @@ def posterior(
     host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     frequency, mean = prior / prior.sum(), ratio.copy()
-    trust, log_evidence = 1.0, np.zeros((len(relative), len(known)))
+    trust, doubt, log_evidence = 1.0, np.zeros(len(relative)), np.zeros((len(relative), len(known)))
     if evidence is not None:
         trust, share = _SHARES
         log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / evidence[:, :1]) + _RARITY)
+        doubt = np.minimum(0, share * (np.log((1 - evidence[:, 0]) / evidence[:, 0]) + _RARITY))
     noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
     for _ in range(30):
         width = noise * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
         width[:, 1:] = np.hypot(width[:, 1:], _SPECIES_WIDTH)
         offset = (relative[:, None] - mean) / width
         weight = log_evidence + np.log(frequency)
-        among = weight - trust * (0.5 * offset**2 + np.log(width))
+        misfit = 0.5 * offset**2 if evidence is None else np.minimum(0.5 * offset**2, 0.5 * _MOST**2)
+        among = weight - trust * (misfit + np.log(width))
         among = np.exp(among - logsumexp(among, axis=1, keepdims=True))
         familiar = np.exp(weight - np.log(width) + student.logpdf(offset, _TAIL)).sum(1)
-        strange = _UNKNOWN[evidence is not None] * _outlier_density(relative)
+        strange = _UNKNOWN * _outlier_density(relative) * np.exp(doubt)[:, None]
         novel = strange.sum(1) / (strange.sum(1) + familiar)
         own = among * (1 - novel[:, None])
         frequency = (own.sum(0) + prior) / (own.sum() + prior.sum())
@@ -215,11 +219,12 @@ def misnamed(relative: Array, known: Sequence[Choice], verdicts: Verdicts) -> di
         n, heights, width = int(own.sum()), relative[own], _SLACK * verdicts.width[own, k]
         if n < _LEAST_MEMBERS or choice.ratio <= 0:  # nothing is nothing, however its neighbours' tails scatter
             continue
-        center = float(np.average(heights, weights=width**-2))
-        excess = float((((heights - center) / width) ** 2).sum())
+        center = float(np.median(heights))
+        scatter = 1.4826 * float(np.median(np.abs(heights - center) / width))
         off = abs(center - choice.ratio) / np.hypot(choice.error, float((width**-2).sum() ** -0.5))
-        if chi2.sf(excess, n - 1) < _TOO_WIDE:
-            found[choice.name] = f"they scatter by {np.std(heights):.2f}, one species would by {np.mean(width):.2f}"
+        if norm.sf((scatter - 1) * np.sqrt(n) / _MEDIAN_ERROR) < _TOO_WIDE:
+            wide = scatter * np.mean(width)
+            found[choice.name] = f"they scatter by {wide:.2f}, one species would by {np.mean(width):.2f}"
         elif 2 * norm.sf(off) < _TOO_FAR:
             found[choice.name] = f"they are at {center:.2f} of the host, it would be at {choice.ratio:.2f}"
     return found
