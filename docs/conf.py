@@ -29,7 +29,6 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 
 
 def parsed(directive: SphinxDirective, lines: list[str], source: str) -> list[nodes.Node]:
