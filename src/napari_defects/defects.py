@@ -67,7 +67,8 @@ def classify(
     Returns
     -------
     Defects
-        At most one row per site. Columns added: `height`, `relative_height` (1 for the host around it) and
+        At most one row per site. Columns added: `height`, `relative_height` (1 for the host around it), `proportion`
+        (of the confidence that there is a defect, what falls to this species) and
         `by_intensity` (the verdict without a network: a dopant it was never told about is called after the known
         species it resembles, but is darker or brighter here), or what the bonds say of a foreign atom.
 
@@ -117,7 +118,10 @@ def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: 
         alone, plain = (probability, names) if maps is None else _posterior(own, sublattice, crystal, exponent, None)
         best = 1 + probability[:, 1:].argmax(1)
         certainty = np.minimum(probability[np.arange(len(own)), best], _CERTAIN)
-        own = own.assign(species=names[best], probability=certainty, by_intensity=plain[alone.argmax(1)])
+        proportion = probability[np.arange(len(own)), best] / np.maximum(probability[:, 1:].sum(1), 1e-300)
+        own = own.assign(
+            species=names[best], probability=certainty, proportion=proportion, by_intensity=plain[alone.argmax(1)]
+        )
         parts.append(own[certainty >= max(least, 1e-9)])
     if not parts:
         return Defects(empty("defects"))
