@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,7 @@ def train_cells(
         network, card = fit_boxes(
             recipe.architecture, pictures, boxes, seed=seed, device=device, checkpoint=checkpoint, progress=progress
         )
+        card |= {"training": asdict(boxes), "read_out": "`python benchmarks/cells.py find` measures it."}
         classes: tuple[str, ...] = CLASSES
     else:
         options = replace(recipe.fitting, steps=steps or recipe.fitting.steps, minutes=minutes)
@@ -183,7 +184,7 @@ def train_cells(
         card["read_out"] = "Cells at their true places, with the errors that a lattice fit makes; the likeliest kind."
         card["validation"] = by_kind(network, held_back, classes)
         card["dose_e_per_A2"] = [float(f"{d:.3g}") for d in (np.nanmin(taught.doses), np.nanmax(taught.doses))]
-    card |= {"recipe": name, "about": recipe.about}
+    card |= {"recipe": name if steps is None else f"{name} --steps {steps}", "about": recipe.about}
     model = Model(network, classes, crystal.a_nm / recipe.px_per_a, crystal.name, card)
     model.save(out)
     write_card(model, out.with_suffix(".md"))

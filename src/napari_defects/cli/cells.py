@@ -19,9 +19,10 @@ def cells(
     """Write the table of the unit cells of an MX2 crystal and of what each lacks."""
     from ..cells import detect_cells
     from ..io import read_table, write_table
+    from ..tables import Sites
 
     steps = read_recipe(None, None, crystal, None, pixel_size_nm, channel, calibrate)
-    table = None if sites is None else read_table(sites, "sites")
+    table = None if sites is None else Sites(read_table(sites, "sites"))
     with running(image, steps) as (run, micrograph):
         write_table(
             detect_cells(
