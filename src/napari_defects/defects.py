@@ -101,7 +101,8 @@ def classify(
         )
         return _with_blobs(bonded, maps, micrograph.n_frames, min_probability) if maps and blobs else bonded
     measured = relative_heights(micrograph, sites)
-    measured.loc[~within_lattice(sites, crystal, micrograph.extent_nm), "relative_height"] = np.nan
+    inside = within_lattice(sites, crystal, np.asarray(micrograph.extent_nm, np.float64))
+    measured["relative_height"] = measured["relative_height"].where(inside)
     return _by_sites(measured, crystal, maps if method == "maps" else None, method, min_probability)
 
 

@@ -243,7 +243,7 @@ class _View:
         """Whether all neighbours of a site are in the image: without them neither height nor shape can be judged."""
         margin = _SECOND_SHELL * self.crystal.nearest_neighbor_nm
         far = self.micrograph.extent_nm - self.micrograph.pixel_size_yx_nm - margin
-        return np.all((self.place > margin) & (self.place < far), axis=1)
+        return np.asarray(np.all((self.place > margin) & (self.place < far), axis=1), bool)
 
     def _excess(self, table: pd.DataFrame) -> Array:
         """Height beyond the host's of each column and of its neighbours in each direction, where it is not noise."""

@@ -120,7 +120,8 @@ def line_offsets(
         One row per line: `line`, `offset_pm` (positive where it shows its columns too far right). ``attrs["spectrum"]``
         is a second one: `per_line` (cycles per line), `frequency_Hz`, `amplitude_pm` of a sine of that frequency, and
         `above`, its power over that of the frequencies around (NaN where columns hide it). What varies more slowly
-        than a column is high stays with the columns: drift is not in it. ``attrs["rms_pm"]`` is the strength of the jitter.
+        than a column is high stays with the columns: drift is not in it. ``attrs["rms_pm"]`` is the strength of the
+        jitter.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class Stage:
             if name in _RANGES and not isinstance(widget, FloatSlider):
                 fields[name] = _slider(name, widget.value, widget.tooltip, split_unit(name)[1])
         self.form = Form(fields.values())
-        parts = {f.name: f.default_factory for f in dataclasses.fields(kind)}
+        parts: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(kind)}
         self.children = {
             name: Stage(part)
             for name, part in parts.items()

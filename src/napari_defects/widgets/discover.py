@@ -180,7 +180,9 @@ def points_of(found: Any, names: dict[int, str]) -> pd.DataFrame:
     if names:
         found.named(names)  # says what is wrong with a name
     species = {c.number: names.get(c.number, c.likeness) for c in found.clusters}
-    own = found.sites[found.sites["cluster"] >= 0].sort_values(["cluster", "novelty"], ascending=[True, False])
+    own: pd.DataFrame = found.sites[found.sites["cluster"] >= 0].sort_values(
+        ["cluster", "novelty"], ascending=[True, False]
+    )
     return own.assign(
         defect=range(len(own)), species=own["cluster"].map(species), probability=own["novelty"], method="manual"
     ).reset_index(drop=True)

@@ -8,6 +8,7 @@ import numpy as np
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton
 
 from napari_defects.micrograph import Progress
+from napari_defects.tables import Atoms
 from napari_defects.widgets._columns import COLOR_BY, Preview, draw_errors, error_pm, paint
 from napari_defects.widgets._layers import image_layer
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MAPS, Source
@@ -43,8 +44,14 @@ class Localize(Panel):
 
         atoms = find(image.value, maps=maps.value if maps else None, progress=progress, **locate)
         made = {"step": "Localize", "locate": locate, "assign_sites": assign_sites}
-        known = {"image": image.image, "crystal": crystal, "made": made, "atom_columns": list(atoms.columns)}
+        known: dict[str, Any] = {
+            "image": image.image,
+            "crystal": crystal,
+            "made": made,
+            "atom_columns": list(atoms.columns),
+        }
         name, movie = f"atoms · {image.image}", image.value.is_movie
+        sites: Any
         try:
             lattice = lattices.fit_lattice(atoms, crystal)
             sites, doubt = lattices.assign_sites(atoms, lattice, **assign_sites), ""
@@ -115,7 +122,7 @@ class Localize(Panel):
         image, atoms = self.gather()["image"], table_of(layer, "atoms")
 
         def work(progress: Progress) -> Made:
-            left = residual(image.value, atoms)
+            left = residual(image.value, Atoms(atoms))
             data, keywords, kind = image_layer(left, f"residual · {image.image}", image=image.image)
             keywords |= {"colormap": "PiYG", "contrast_limits": (-5.0, 5.0), "opacity": 0.8}
             spread = float(np.std(left.data))

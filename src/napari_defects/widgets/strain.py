@@ -63,8 +63,8 @@ class StrainMap(Panel):
 
             draws = average.draws() if len(average.scatter_pm) > 4 else None
             found = fit(table, draws_pm=draws, **fit_eshelby)
-            place = tuple(float(v) for v in known.get("place_nm", (0.0, 0.0)))
-            field = Field(name, table, found, place, strain["neighbors"])
+            y, x = known.get("place_nm", (0.0, 0.0))
+            field = Field(name, table, found, (float(y), float(x)), strain["neighbors"])
         return Made(layers, strain_words(table), extra=(name, field))
 
     def build(self) -> None:
