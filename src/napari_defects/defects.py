@@ -197,13 +197,15 @@ def _table(found: pd.DataFrame) -> Defects:
 
 
 def _predict(micrograph: Micrograph, crystal: Crystal, model: Any, progress: Progress | None) -> Maps:
-    from .networks import model_for, predict
+    from .networks import Model, load_model, model_for, predict
 
     model = model or model_for(crystal)
     if model is None:
         raise ValueError(
             f"`model` must be given: none is shipped for {crystal.name}; use method='intensities', or train() one."
         )
+    if not isinstance(model, Model):
+        model = load_model(model, crystal)
     return predict(micrograph, model, progress=progress)
 
 

@@ -226,7 +226,7 @@ class Run:
         crystal, given = self.recipe.crystal, self.recipe.keywords("predict").get("model")
         name = given or (model_for(crystal) if crystal else None) or "none"
         changes: dict[str, dict[str, Any]] = {"predict": {"model": name}}
-        model = None if name == "none" else load_model(name)
+        model = None if name == "none" else load_model(name, crystal)
         if model is not None:
             recorded = self.recipe.keywords("network").get("sha256", model.sha256)
             if recorded != model.sha256:

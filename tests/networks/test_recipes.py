@@ -99,6 +99,7 @@ def test_a_model_of_a_family_wants_to_know_the_crystal(tmp_path, monkeypatch):
     maps = predict(micrograph, f"{path}:MoTe2")
     assert maps.classes[:3] == ("background", "Mo", "Te2")
     assert np.abs(maps.data.astype(float) - predict(micrograph, f"{path}:WS2").data).max() > 0
+    assert load_model(path, "MoTe2").classes == maps.classes
     with pytest.raises(ValueError, match="say which, as in 'mx2:MoTe2'"):
         predict(micrograph, str(path))
     with pytest.raises(ValueError, match="cannot be made one for graphene"):

@@ -233,7 +233,7 @@ def with_ending(path: str | Path) -> Path:
     return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
 
 
-def load_model(name_or_path: str | Path) -> Model:
+def load_model(name_or_path: str | Path, crystal: str | Crystal | None = None) -> Model:
     """Load a shipped model by its name, or one of your own by its path.
 
     Parameters
@@ -241,6 +241,8 @@ def load_model(name_or_path: str | Path) -> Model:
     name_or_path : str or path
         For instance ``"wse2-te"``; `list_models` tells the names. A model of a family takes the crystal after a
         colon: ``"mx2:MoTe2"``.
+    crystal : str or Crystal, optional
+        What the model is for, if it is one of a family; others stay as they are.
 
     Returns
     -------
@@ -252,9 +254,9 @@ def load_model(name_or_path: str | Path) -> Model:
     ValueError
         If there is no such model, or the file is not one, is damaged or asks for too much.
     """
-    whole, _, crystal = str(name_or_path).rpartition(":")
+    whole, _, member = str(name_or_path).rpartition(":")
     if len(whole) > 1 and not Path(name_or_path).exists():  # one letter is a drive
-        return load_model(whole).specific(crystal)
+        return load_model(whole).specific(member)
     path = model_path(name_or_path)
     tensors, about = read_header(path)
     with torch.device("meta"):
@@ -271,7 +273,7 @@ def load_model(name_or_path: str | Path) -> Model:
     model = Model(network.eval(), about["classes"], about["pixel_size_nm"], about["crystal"], about["card"])
     if model.sha256 != about["sha256"]:
         raise ValueError(f"{str(path)!r} is damaged: its weights do not match their fingerprint.")
-    return model
+    return model.specific(crystal) if crystal is not None and model.crystal == FAMILY else model
 
 
 def build(architecture: dict[str, Any], n_classes: int) -> Described:

@@ -37,7 +37,7 @@ class Segment(Panel):
     @staticmethod
     def work(progress: Progress, image: Source, crystal: str, model: str, predict: dict[str, Any]) -> Made:
         """Predict the maps."""
-        from napari_defects.networks import model_for
+        from napari_defects.networks import load_model, model_for
         from napari_defects.networks import predict as run
 
         chosen = model_for(crystal) if model == "auto" else model
@@ -45,7 +45,7 @@ class Segment(Panel):
             raise ValueError(
                 f"No network knows {crystal}: train one, or go on without: Localize, then Classify by intensities."
             )
-        maps = run(image.value, chosen, device=device(), progress=progress, **predict)
+        maps = run(image.value, load_model(chosen, crystal or None), device=device(), progress=progress, **predict)
         known = {
             "image": image.image,
             "crystal": crystal,
