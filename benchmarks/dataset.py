@@ -24,8 +24,8 @@ import pandas as pd
 
 import napari_defects as nd
 from napari_defects.batch import Dataset, run_batch
+from napari_defects.evaluation.scoring import confusion, outcomes
 from napari_defects.io import read_table, write_micrograph, write_table
-from napari_defects.scoring import confusion, outcomes
 from napari_defects.statistics import unfold
 
 SIDE_PX = 1024

@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 import napari_defects as nd
-from napari_defects.evaluation import truth_of
+from napari_defects.evaluation.evaluating import truth_of
+from napari_defects.evaluation.scoring import match_points
 from napari_defects.networks.validation import mean_around
-from napari_defects.scoring import match_points
 
 SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))
 GENERIC = (

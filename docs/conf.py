@@ -102,7 +102,9 @@ def api() -> list[str]:
     modules: list[str] = []
     for name in (
         "interop",
-        "labels",
+        "learning.labels",
+        "learning.annotations",
+        "batch",
         "statistics.pairs",
         "statistics.pooling",
         "statistics.order",

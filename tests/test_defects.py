@@ -10,9 +10,9 @@ import pytest
 from scipy.spatial import cKDTree
 
 import napari_defects as nd
-from napari_defects import photometry, verdicts
 from napari_defects.crystals import get_crystal
 from napari_defects.defects import classify
+from napari_defects.intensities import photometry, verdicts
 from napari_defects.simulation.detector import Surface
 
 CLASSES = ("background", "W", "Se2", "V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W")

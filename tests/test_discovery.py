@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import napari_defects as nd
-from napari_defects.discovery import discover
-from napari_defects.lessons import dopant_heights, labelled_sites, learn, lesson_crops, stand_ins
-from napari_defects.mixtures import fit_mixture
+from napari_defects.learning.discovery import discover
+from napari_defects.learning.lessons import dopant_heights, labelled_sites, learn, lesson_crops, stand_ins
+from napari_defects.learning.mixtures import fit_mixture
 
 CLASSES = ("background", "W", "Se2", "V_Se", "V_W", "darker_W", "brighter_W", "darker_Se", "brighter_Se")
 
@@ -148,8 +148,8 @@ def test_labels_that_cannot_be_taught_are_refused(doped, found):
 
 
 def test_a_new_class_is_learned(doped, found, tiny_model, monkeypatch):
-    monkeypatch.setattr("napari_defects.tuning.SHAPE_PX", (128, 128))
-    monkeypatch.setattr("napari_defects.tuning._HELD_BACK", 6)
+    monkeypatch.setattr("napari_defects.learning.tuning.SHAPE_PX", (128, 128))
+    monkeypatch.setattr("napari_defects.learning.tuning._HELD_BACK", 6)
     image, sites, _ = doped
     dark = next(c.number for c in found.clusters if c.likeness == "darker_W")
     labels = found.named({dark: "Ti_W"})

@@ -7,7 +7,7 @@ import pytest
 import napari_defects as nd
 from napari_defects import interop, tables
 from napari_defects.io import write_micrograph
-from napari_defects.labels import label_sites
+from napari_defects.learning.labels import label_sites
 
 
 def test_positions_go_to_atomap_and_back(results):

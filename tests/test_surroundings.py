@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from napari_defects.crystals import get_crystal
-from napari_defects.surroundings import expected_neighbors, within_lattice
+from napari_defects.intensities.surroundings import expected_neighbors, within_lattice
 
 CRYSTAL = get_crystal("WSe2")
 

@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 import napari_defects as nd
-from napari_defects import tuning
-from napari_defects.annotations import crops, mask_labels, mixed
 from napari_defects.cli import app
+from napari_defects.learning import tuning
+from napari_defects.learning.annotations import crops, mask_labels, mixed
+from napari_defects.learning.tuning import compared, conditions_like, drawn_species, fine_tune
 from napari_defects.networks import StopTraining, Training, train
 from napari_defects.simulation import Conditions, training_pairs
-from napari_defects.tuning import compared, conditions_like, drawn_species, fine_tune
 
 CLASSES = ("background", "W", "Se2", "V_Se")
 

@@ -32,13 +32,11 @@ from .deformation import radial_profile as radial_profile
 from .deformation import strain as strain
 from .deformation import strain_image as strain_image
 from .deformation import structure_strain as structure_strain
-from .discovery import Discovery as Discovery
-from .discovery import discover as discover
 from .eshelby import EshelbyFit as EshelbyFit
 from .eshelby import fit_eshelby as fit_eshelby
-from .evaluation import Evaluation as Evaluation
-from .evaluation import evaluate as evaluate
-from .evaluation import read_labelled as read_labelled
+from .evaluation.evaluating import Evaluation as Evaluation
+from .evaluation.evaluating import evaluate as evaluate
+from .evaluation.evaluating import read_labelled as read_labelled
 from .gaussian import cramer_rao as cramer_rao
 from .io import read_micrograph as read_micrograph
 from .io import read_table as read_table
@@ -47,7 +45,10 @@ from .lattice import Lattice as Lattice
 from .lattice import assign_sites as assign_sites
 from .lattice import calibrate as calibrate
 from .lattice import fit_lattice as fit_lattice
-from .lessons import learn as learn
+from .learning.discovery import Discovery as Discovery
+from .learning.discovery import discover as discover
+from .learning.lessons import learn as learn
+from .learning.tuning import fine_tune as fine_tune
 from .micrograph import Maps as Maps
 from .micrograph import Micrograph as Micrograph
 from .networks import Model as Model
@@ -74,7 +75,6 @@ from .statistics import count as count
 from .tracks import BondResults as BondResults
 from .tracks import analyze_bonds as analyze_bonds
 from .tracks import track as track
-from .tuning import fine_tune as fine_tune
 from .twins import Twin as Twin
 from .twins import match as match
 

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
-from . import verdicts
 from .bonds import classify_bonds
 from .bonds.chemistry import sample_maps
 from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, site_of
+from .intensities import verdicts
+from .intensities.photometry import measuring_points, relative_heights
+from .intensities.surroundings import within_lattice
 from .micrograph import Maps, Micrograph, Progress
-from .photometry import measuring_points, relative_heights
-from .surroundings import within_lattice
 from .tables import DEFECTS, SITES, Defects, Sites, check, empty
 
 METHODS = ("maps", "cells", "intensities", "bonds")

@@ -17,7 +17,7 @@ from npe2 import PluginManager
 from PIL import Image
 
 import napari_defects as nd
-from napari_defects.labels import read_labels
+from napari_defects.learning.labels import read_labels
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "make_screenshots.py"
 

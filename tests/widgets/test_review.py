@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 
 import napari_defects as nd
 from napari_defects import tables
-from napari_defects.labels import label_sites, read_labels, write_labels
+from napari_defects.learning.labels import label_sites, read_labels, write_labels
 from napari_defects.widgets._corrections import classes_for, corrections, doubt, in_order, judged
 from napari_defects.widgets._glimpse import crop, examples, line_angle, profile
 from napari_defects.widgets._layers import about

@@ -112,8 +112,8 @@ def tuning(monkeypatch: Any) -> list[dict[str, Any]]:
 
         return run
 
-    monkeypatch.setattr("napari_defects.tuning.fine_tune", stand_in("tune"))
-    monkeypatch.setattr("napari_defects.lessons.learn", stand_in("learn"))
+    monkeypatch.setattr("napari_defects.learning.tuning.fine_tune", stand_in("tune"))
+    monkeypatch.setattr("napari_defects.learning.lessons.learn", stand_in("learn"))
     monkeypatch.setattr("napari_defects.networks.cards.write_card", lambda model, path: path.write_text("card"))
     monkeypatch.setattr(_picks, "_own_models", [])
     return made

@@ -12,11 +12,11 @@ from scipy.spatial import cKDTree
 
 from ..atoms import locate
 from ..crystals import Crystal, get_crystal
+from ..intensities.photometry import measuring_points
 from ..lattice import assign_sites, fit_lattice
 from ..micrograph import Micrograph, Progress
 from ..networks import Model, load_model, model_for
 from ..networks.devices import pick_device
-from ..photometry import measuring_points
 from ..tables import Cells, Sites, check, empty
 from .boxes import find_cells
 from .examples import prepared, sites_nm

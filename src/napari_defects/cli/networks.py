@@ -62,12 +62,12 @@ def _fine_tune(
     image: Path, start: str | None, out: Path, labels: Path | None, crystal: str | None, keywords: dict[str, Any]
 ) -> None:
     """Write a network fine-tuned to an image, with its card; and print what that changed."""
-    from ..annotations import crops
     from ..io import read_micrograph
-    from ..labels import read_labels
+    from ..learning.annotations import crops
+    from ..learning.labels import read_labels
+    from ..learning.tuning import fine_tune
     from ..networks.cards import write_card
     from ..networks.models import with_ending
-    from ..tuning import fine_tune
 
     if start is None:
         raise ValueError("--match needs --start NETWORK: what is to be fine-tuned, as wse2-te.")
@@ -101,8 +101,8 @@ def evaluate(
     seed: Seed = None,
 ) -> None:
     """Print recall, precision, F1 and confusion of a network on labelled images."""
-    from ..evaluation import evaluate as run
-    from ..evaluation import read_labelled
+    from ..evaluation.evaluating import evaluate as run
+    from ..evaluation.evaluating import read_labelled
     from ..io import write_table
     from ..networks import load_model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from ..discovery import Discovery
+from ..learning.discovery import Discovery
 
 _GAP = 1.08
 _CONTRAST = (-0.1, 1.5)  # from between the columns to half as bright again as the host

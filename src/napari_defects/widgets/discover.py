@@ -38,7 +38,7 @@ class Discover(Panel):
     @staticmethod
     def work(progress: Progress, image: Source, sites: Source, maps: Source | None, discover: dict[str, Any]) -> Made:
         """Discover, and show the clusters as points."""
-        from napari_defects.discovery import discover as run
+        from napari_defects.learning.discovery import discover as run
 
         progress(0, 1)
         table = sites.value

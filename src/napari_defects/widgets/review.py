@@ -272,7 +272,7 @@ class Review(Panel):
 
     def teach(self, folder: str | Path | None = None) -> None:
         """Write the image with the species of every site, as corrected, into a collection to train with."""
-        from napari_defects.labels import label_sites, write_labels
+        from napari_defects.learning.labels import label_sites, write_labels
 
         try:
             arguments = self.gather()

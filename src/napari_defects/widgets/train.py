@@ -185,8 +185,8 @@ def tuned(
     keywords: dict[str, Any],
 ) -> Any:  # fmt: skip
     """Fine-tune to an image, with its labels where there are any."""
-    from napari_defects.lessons import learn
-    from napari_defects.tuning import fine_tune
+    from napari_defects.learning.lessons import learn
+    from napari_defects.learning.tuning import fine_tune
 
     assert image is not None
     if sites is None or labels is None:
@@ -228,7 +228,7 @@ def labels_table(layer: Any) -> Any:
     """Table of y_nm, x_nm, species of Points with species, or of a painted mask with names."""
     import pandas as pd
 
-    from napari_defects.annotations import mask_labels
+    from napari_defects.learning.annotations import mask_labels
     from napari_defects.widgets._layers import scale_nm
 
     if isinstance(layer, Labels):

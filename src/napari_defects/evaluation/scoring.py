@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from .statistics.counting import INVENTED, MISSED, wilson_interval
+from ..statistics.counting import INVENTED, MISSED, wilson_interval
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from .crystals import Crystal
+from ..crystals import Crystal
 
 _REACH = 1.1  # of the longer lattice vector: the second neighbours of an MX2 column, and a margin
 _STRANGERS = 0.4  # share of columns around that are on no site: above, another lattice rules here

@@ -19,12 +19,12 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from scipy.stats import chi2
 
-from .crystals import Crystal, Sublattice, get_crystal, is_species, site_of
-from .micrograph import Maps, Micrograph
+from ..crystals import Crystal, Sublattice, get_crystal, is_species, site_of
+from ..intensities.photometry import center_and_width, relative_heights
+from ..intensities.verdicts import OUTLIERS, choices
+from ..micrograph import Maps, Micrograph
+from ..tables import Sites, check
 from .mixtures import fit_mixture
-from .photometry import center_and_width, relative_heights
-from .tables import Sites, check
-from .verdicts import OUTLIERS, choices
 
 Array = npt.NDArray[np.float64]
 
@@ -177,7 +177,7 @@ def discover(
         raise ValueError(f"`min_members` must be 2 or more, got {min_members}.")
     crystal = get_crystal(sites.attrs.get("crystal") or _crystal_missing())
     if maps is None and model is not None:
-        from .networks import predict
+        from ..networks import predict
 
         maps = predict(micrograph, model)
     table = relative_heights(micrograph, Sites(check(sites, "sites")))
@@ -299,7 +299,7 @@ class _View:
 
     def _words(self, maps: Maps) -> tuple[npt.NDArray[np.object_], Array]:
         """Return the model's most probable class at each site, and its probability."""
-        from .networks.validation import READ_RADIUS_NM, mean_around
+        from ..networks.validation import READ_RADIUS_NM, mean_around
 
         size = self.micrograph.pixel_size_yx_nm
         word, sure = np.empty(len(self.sites), object), np.empty(len(self.sites))

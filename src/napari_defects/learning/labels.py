@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
-from . import tables
-from .crystals import Crystal, get_crystal
-from .io import read_micrograph, read_table, write_micrograph, write_table
-from .micrograph import Micrograph
+from .. import tables
+from ..crystals import Crystal, get_crystal
+from ..io import read_micrograph, read_table, write_micrograph, write_table
+from ..micrograph import Micrograph
 
 SITE_NM = 0.1
 """A defect this near to a site stands on it."""

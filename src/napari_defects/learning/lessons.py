@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pandas as pd
 from ase.data import chemical_symbols
 
+from ..crystals import Crystal, Sublattice, get_crystal, is_species, occupants, site_of
+from ..intensities.photometry import relative_heights
+from ..intensities.verdicts import OUTLIERS, choices
+from ..micrograph import Micrograph, Progress
+from ..tables import Sites, empty
 from .annotations import Pair, crops
-from .crystals import Crystal, Sublattice, get_crystal, is_species, occupants, site_of
 from .labels import label_sites
-from .micrograph import Micrograph, Progress
-from .photometry import relative_heights
-from .tables import Sites, empty
 from .tuning import fine_tune
-from .verdicts import OUTLIERS, choices
 
 _ELEMENTS = [e for e in chemical_symbols[5:84] if e not in ("V", "Ne", "Ar", "Kr", "Xe")]  # V is a vacancy
 _MARK = "="
@@ -67,7 +67,7 @@ def learn(
     ValueError
         If columns are missing, no site is labelled, or a new name is not that of a species on its site.
     """
-    from .networks import Model, load_model
+    from ..networks import Model, load_model
 
     start = model if isinstance(model, Model) else load_model(model)
     crystal = get_crystal(sites.attrs.get("crystal") or start.crystal)
@@ -146,8 +146,8 @@ def lesson_crops(micrograph: Micrograph, named: pd.DataFrame, model: Any) -> lis
         From `labelled_sites`.
     model : Model
     """
-    from .networks import predict
-    from .networks.validation import READ_RADIUS_NM, mean_around
+    from ..networks import predict
+    from ..networks.validation import READ_RADIUS_NM, mean_around
 
     maps, size = predict(micrograph, model), micrograph.pixel_size_yx_nm
     pairs: list[Pair] = []

@@ -20,10 +20,10 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from .crystals import Crystal, Sublattice, occupants
+from ..crystals import Crystal, Sublattice, occupants
+from ..simulation.probe import Microscope
+from ..simulation.scattering import amplitudes
 from .photometry import center_and_width
-from .simulation.probe import Microscope
-from .simulation.scattering import amplitudes
 
 Array = npt.NDArray[np.float64]
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..crystals import Crystal, get_crystal, is_species, site_of
+from ..intensities.verdicts import OUTLIERS
+from ..micrograph import Micrograph, Progress
+from ..simulation import Conditions, Microscope, training_pairs
+from ..simulation.scattering import cross_section_A2
+from ..twins import Twin, match
 from .annotations import Pair, mixed
-from .crystals import Crystal, get_crystal, is_species, site_of
-from .micrograph import Micrograph, Progress
-from .simulation import Conditions, Microscope, training_pairs
-from .simulation.scattering import cross_section_A2
-from .twins import Twin, match
-from .verdicts import OUTLIERS
 
 SHAPE_PX = (256, 256)
 STEPS_PER_MINUTE = 240
@@ -143,7 +143,7 @@ def fine_tune(
     ValueError
         If no lattice of the crystal is found, or an argument is out of range.
     """
-    from .networks import Model, StopTraining, Training, load_model, train
+    from ..networks import Model, StopTraining, Training, load_model, train
 
     if not minutes > 0:
         raise ValueError(f"`minutes` must be positive, got {minutes}.")
@@ -215,7 +215,7 @@ def compared(models: Mapping[str, Any], pairs: Sequence[Pair], crystal: Crystal)
     list of dict
         class, n, and for each model ``f1 NAME``, ``recall NAME`` and ``precision NAME``.
     """
-    from .networks.validation import score
+    from ..networks.validation import score
 
     tables = {name: said(model, pairs) for name, model in models.items()}
     classes = tuple(dict.fromkeys(c for model in models.values() for c in model.classes))
@@ -231,8 +231,8 @@ def compared(models: Mapping[str, Any], pairs: Sequence[Pair], crystal: Crystal)
 
 def said(model: Any, pairs: Sequence[Pair]) -> pd.DataFrame:
     """Return what a model says at every known position: species, verdict, dose_e_per_A2."""
-    from .networks import predict
-    from .networks.validation import READ_RADIUS_NM, mean_around
+    from ..networks import predict
+    from ..networks.validation import READ_RADIUS_NM, mean_around
 
     tables = []
     for micrograph, table in pairs:

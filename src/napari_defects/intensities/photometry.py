@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, cg, splu
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
-from .micrograph import Micrograph
+from ..micrograph import Micrograph
 
 Array = npt.NDArray[np.float64]
 

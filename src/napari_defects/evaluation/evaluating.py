@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import noise
-from .atoms import locate
-from .crystals import Crystal, get_crystal, species_of_label
-from .defects import classify
-from .io import read_micrograph, read_table
-from .lattice import assign_sites, calibrate, fit_lattice
-from .micrograph import Maps, Micrograph, Progress
+from .. import noise
+from ..atoms import locate
+from ..crystals import Crystal, get_crystal, species_of_label
+from ..defects import classify
+from ..io import read_micrograph, read_table
+from ..lattice import assign_sites, calibrate, fit_lattice
+from ..micrograph import Maps, Micrograph, Progress
 from .scoring import class_scores, confusion, outcomes
 
 PLACES = (("y_nm", "x_nm"), ("y_px", "x_px"), ("y", "x"), ("row", "col"))
@@ -251,7 +251,7 @@ def _found(micrograph: Micrograph, model: Any, crystal: Crystal) -> pd.DataFrame
     """Defects, by all the steps."""
     maps: Maps | None = None
     if model is not None:
-        from .networks import predict
+        from ..networks import predict
 
         maps = predict(micrograph, model)
     atoms = locate(micrograph, maps=maps)
@@ -272,7 +272,7 @@ def _labelled(name: str, micrograph: Micrograph, table: pd.DataFrame) -> Labelle
 
 
 def _chosen(model: Any) -> Any:
-    from .networks import Model, load_model
+    from ..networks import Model, load_model
 
     return model if model is None or isinstance(model, Model) else load_model(model)
 

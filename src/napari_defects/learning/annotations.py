@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
-from .micrograph import Micrograph
+from ..micrograph import Micrograph
 
 Pair = tuple[Micrograph, pd.DataFrame]
 
