@@ -95,6 +95,7 @@ def test_precision(results, tmp_path):
                 "n": [2, 4, 8] * 2,
                 "sublattice": ["W"] * 3 + ["Se"] * 3,
                 "precision_pm": [2, 1.4, 1] * 2,
+                "precision_err_pm": [0.3, 0.2, 0.1] * 2,
                 "bound_pm": [1.9, 1.3, 0.9] * 2,
             }
         )

@@ -385,8 +385,8 @@ def test_a_keyword_out_of_range(viewer: ViewerModel, finish: Finish, notificatio
 
 def test_no_network_for_the_crystal(viewer: ViewerModel, finish: Finish, notifications: list[Any]) -> None:
     widget = Segment(viewer)
-    widget.pickers["crystal"].value = "NbS2"
-    assert "No network knows NbS2" in refused(widget, finish, notifications)
+    widget.pickers["crystal"].value = "hBN"
+    assert "No network knows hBN" in refused(widget, finish, notifications)
 
 
 def test_a_folder_that_cannot_be_written(

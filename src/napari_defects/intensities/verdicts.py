@@ -147,7 +147,7 @@ def posterior(
     if evidence is not None:
         trust, share = _SHARES
         log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / evidence[:, :1]) + _RARITY)
-        doubt = np.minimum(0, share * (np.log((1 - evidence[:, 0]) / evidence[:, 0]) + _RARITY))
+        doubt = np.minimum(0, share * (np.log(np.maximum(1 - evidence[:, 0], 1e-9) / evidence[:, 0]) + _RARITY))
     noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
     for _ in range(30):
         width = noise * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
