@@ -74,3 +74,12 @@ def notifications() -> Iterator[list[Any]]:
     notification_manager.records.clear()
     yield notification_manager.records
     notification_manager.records.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    """Wait for threads that a closed widget left behind, as napari does when its window closes."""
+    yield
+    from superqt.utils import WorkerBase
+
+    WorkerBase.await_workers(60_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ COLOR_BY = ("sublattice", "intensity", "error", "misfit")
 class Preview:
     """Candidates of one frame, found once and drawn for every threshold; gone when the columns themselves are there."""
 
-    def __init__(self, viewer: Any, say: Callable[[str], None]):
-        self.viewer, self.say = viewer, say
+    def __init__(self, panel: Any):
+        self.viewer, self.say, self._panel = panel.viewer, panel.say, panel
         self._key: tuple[Any, ...] | None = None
         self._found: Any = None
         self._job: Job | None = None
@@ -48,7 +47,7 @@ class Preview:
                     self._found = found
                     self._draw(image)
 
-            self._job = Job("Candidates", find, {})
+            self._job = Job("Candidates", find, {}, self._panel)
             self._job.done.connect(keep)
             self._job.failed.connect(lambda error: self.say(str(error)))
             self._job.start()

@@ -126,12 +126,11 @@ class Panel(Frame):
         self, function: Callable[..., Any], arguments: dict[str, Any], done: Callable[[Any], None], title: str
     ) -> None:
         """Run a function in a worker; its result goes to `done`, its errors to the user."""
-        self.job = Job(title, function, arguments)
+        self.job = Job(title, function, arguments, self)
         self.job.done.connect(done)
         self.job.failed.connect(self.fail)
         self.job.progressed.connect(self._progressed)
         self.job.ended.connect(self._ended)
-        self.destroyed.connect(self.job.cancel)
         self._busy(True)
         self.say("…")
         self.job.start()

@@ -31,6 +31,8 @@ class Job(QObject):
     function : callable
         Called as ``function(progress=..., **arguments)``.
     arguments : dict
+    owner : QObject, optional
+        Whom the result is for: when it is gone, the job is cancelled.
     """
 
     progressed = Signal(int, int)
@@ -38,8 +40,12 @@ class Job(QObject):
     failed = Signal(object)
     ended = Signal()
 
-    def __init__(self, title: str, function: Callable[..., Any], arguments: dict[str, Any]):
+    def __init__(
+        self, title: str, function: Callable[..., Any], arguments: dict[str, Any], owner: QObject | None = None
+    ):
         super().__init__()
+        if owner is not None:
+            owner.destroyed.connect(self.cancel)
         self.cancelled, self.running, self.started = False, False, time.perf_counter()
         self.seconds = 0.0
         self._title, self._function, self._arguments, self._last = title, function, arguments, 0.0

@@ -66,7 +66,7 @@ class Localize(Panel):
 
     def build(self) -> None:
         """Put colours, the residual and the histogram below."""
-        self.preview = Preview(self.viewer, self.say)
+        self.preview = Preview(self)
         self.color_by, self.residual_button = QComboBox(), QPushButton("Show residual")
         self.color_by.addItems(COLOR_BY)
         self.color_by.setToolTip("What the colour of a column says; dark is little, bright is much.")

@@ -161,7 +161,7 @@ class Segment(Panel):
             "classify": {"method": "maps", "min_probability": LEAST},
         }
         version = version_of(sites)
-        self._weighing = Job("Classify", Classify.work, arguments)
+        self._weighing = Job("Classify", Classify.work, arguments, self)
         self._weighing.done.connect(lambda made: self._weighed(made, version, image))
         self._weighing.failed.connect(self.fail)
         self._weighing.start()

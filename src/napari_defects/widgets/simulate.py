@@ -209,7 +209,7 @@ class Simulate(Panel):
             "engine": "fast",
             "field_of_view_nm": min(side, arguments["simulate"]["field_of_view_nm"]),
         }
-        self._previewing = Job("Preview", _preview, {"crystal": arguments["crystal"], "simulate": small})
+        self._previewing = Job("Preview", _preview, {"crystal": arguments["crystal"], "simulate": small}, self)
         self._previewing.done.connect(self._show_preview)
         self._previewing.failed.connect(lambda error: self.say(str(error).replace("`", ""), doubt=True))
         self._previewing.start()
