@@ -28,7 +28,7 @@ docs: .venv/.docs-ready system
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-wheel: .venv/bin/python
+wheel: .venv/.ready
 	PYTHON=$(BIN)/python sh .ci/wheel
 
 screenshots: .venv/.tests-ready system
