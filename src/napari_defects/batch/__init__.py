@@ -1,5 +1,7 @@
 """Many images: analysed in parallel, each in its own folder, with one summary, joined tables and a report.
 
+::
+
     OUT/NAME/...                               what `analyze` writes; complete as soon as it is there
     OUT/summary.csv                            one row an image: done, kept or failed, why, how many
     OUT/counts.csv                             all images pooled

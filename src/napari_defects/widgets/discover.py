@@ -30,7 +30,7 @@ class Discover(Panel):
     title = "Discover"
     help = "Finds columns that fit no class and groups those that look alike. Name a group to teach it."
     inputs: ClassVar = {"image": IMAGE, "sites": SITES, "maps": MAPS}
-    steps = ("discovery.discover",)
+    steps = ("learning.discovery.discover",)
     main = ("false_share", "min_members")
     hide = ("model",)
     follow = "Train"

@@ -109,7 +109,7 @@ class Train(Panel):
         self.out = FileEdit(
             mode="w", label="save as", filter="*.safetensors", value=Path.home() / "my-model.safetensors"
         )
-        self.share = fields_of(declared("lessons.learn"))["share"]
+        self.share = fields_of(declared("learning.lessons.learn"))["share"]
         self.share.tooltip = "Of the training images that are crops of this image; the others are its simulated twins."
         self.resume = CheckBox(name="resume", text="go on from where the last training stopped", label="", value=True)
         self.own = Form([self.share, self.resume])
