@@ -224,7 +224,7 @@ def main(folder: Path) -> None:
     """Take all pictures."""
     day = Afternoon(folder)
     with tempfile.TemporaryDirectory() as place:
-        play(day, scan(Path(place) / "1028_ADF2_25.tif"), Path(place) / "out")
+        play(day, scan(Path(place) / "WSe2_scan.tif"), Path(place) / "out")
     steps(day)
     bonds(day)
     day.viewer.close()
