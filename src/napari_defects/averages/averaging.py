@@ -24,11 +24,14 @@ from .gathering import PRISTINE, gather
 from .measurement import Measurement
 from .members import Ground
 from .overlaps import Field, Sources
+from .stacks import Frames
 from .surroundings import Surroundings
 
 _log = logging.getLogger(__name__)
 _SEPARATIONS = 3
-"""Rounds in which fields of neighbours are taken apart; each leaves less than a fifth of the one before."""
+"""Most rounds in which fields of neighbours are taken apart; each leaves less than a fifth of the one before."""
+_SETTLED_NM = 1e-5
+"""Largest change of what is taken off a column after which no more rounds are made."""
 
 
 def average(
@@ -120,7 +123,8 @@ def average(
     pixel = pixel_size_nm or min(float(image.pixel_size_yx_nm.min()) for image in images)
     clusters = _clusters(tables, grounds, clusters_nm)
     names = list(species) if species is not None else sorted({s for t in [*tables, *clusters] for s in t["species"]})
-    stacks = [gather(name, images, tables, grounds, pixel, radius_nm, isolation_nm, clusters) for name in names]
+    frames = Frames(images)
+    stacks = [gather(name, frames, tables, grounds, pixel, radius_nm, isolation_nm, clusters) for name in names]
     total = sum(len(stack.groups) for stack in stacks) * (2 * rounds + 1)
     done = 0
 
@@ -164,12 +168,19 @@ def _separate(measured: list[Measurement], grounds: list[Ground | None], overlap
     single = [m for m in measured if overlap and "@" not in m.stack.species and PRISTINE not in m.stack.species]
     sources = [Sources.of([m.stack for m in single], number) for number in range(len(grounds))]
     fields: dict[str, Field] = {}
-    for _ in range(1 + (_SEPARATIONS if single else 0)):
+    around: list[Surroundings | None] = []
+    lattices = [m for m in measured if m.ruler is not None]
+    for turn in range(1 + (_SEPARATIONS if single else 0)):
+        if turn:
+            found = {m.stack.species: m.field(around) for m in single}
+            fields = {name: one for name, one in found.items() if one is not None}
         around = [None if g is None else Surroundings(g, s, fields) for g, s in zip(grounds, sources, strict=True)]
-        for m in measured:
+        before = [m.offset for m in lattices]
+        for m in lattices:
             m.separate(around)
-        found = {m.stack.species: m.field(around) for m in single}
-        fields = {name: one for name, one in found.items() if one is not None}
+        moved = [np.abs(m.offset - was).max(initial=0.0) for m, was in zip(lattices, before, strict=True)]
+        if turn and max(moved, default=0.0) < _SETTLED_NM:
+            break
     return sources
 
 

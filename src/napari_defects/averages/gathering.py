@@ -7,11 +7,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial.distance import cdist
 
-from ..micrograph import Micrograph
 from .members import Ground, neighbors_of, pristine_sites
 from .registration import Patches
 from .screening import gradients
-from .stacks import MARGIN_NM, Stack
+from .stacks import MARGIN_NM, Frames, Stack
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -21,7 +20,7 @@ _AROUND_NM = 0.4  # beyond the patch, where strain from elsewhere is looked for
 
 
 def gather(
-    species: str, images: list[Micrograph], tables: list[pd.DataFrame], grounds: list[Ground | None],
+    species: str, frames: Frames, tables: list[pd.DataFrame], grounds: list[Ground | None],
     pixel_nm: float, radius_nm: float, isolation_nm: float, clusters: list[pd.DataFrame],
 ) -> Stack:  # fmt: skip
     """Find the members of a species or class of `clusters`, the crystal's frame around each, and its neighbours."""
@@ -30,7 +29,7 @@ def gather(
     groups: list[tuple[int, int, Rows, Patches]] = []
     maps, reasons, pulled = [], [], []
     owners: list[tuple[int, ...]] = []
-    for number, (image, table, ground) in enumerate(zip(images, tables, grounds, strict=True)):
+    for number, (image, table, ground) in enumerate(zip(frames.images, tables, grounds, strict=True)):
         if kind != species:
             if ground is None:
                 raise ValueError("`sites` must be given to average pristine columns; run assign_sites() first.")
@@ -45,8 +44,9 @@ def gather(
         ids = ids or [()] * len(own)
         mask = 0.6 * (ground.crystal.nearest_neighbor_nm if ground else 0.2)
         near = neighbors_of(center, own["frame"].to_numpy(), table, 1.5 * (radius_nm + MARGIN_NM))
-        apart = [_others(table, rows_near, ids[k], center[k], 0.5 * mask) for k, rows_near in enumerate(near)]
-        parts = [_parts(table, ids[k], center[k]) for k in range(len(own))]
+        number_of, place = table["defect"].to_numpy(), table[["y_nm", "x_nm"]].to_numpy(float)
+        apart = [_others(number_of[r], place[r], ids[k], center[k], 0.5 * mask) for k, r in enumerate(near)]
+        parts = [center[None, k] if len(one) < 2 else place[np.isin(number_of, one)] for k, one in enumerate(ids)]
         nearest = np.array([cdist(*pair).min(initial=np.inf) for pair in zip(parts, apart, strict=True)])
         lost = ~np.isfinite(center).all(1) | ~np.isfinite(to_image).all((1, 2))
         why = np.where(nearest < isolation_nm, "another defect nearby", "").astype(object)
@@ -69,7 +69,7 @@ def gather(
     crystal = next((ground.crystal for ground in grounds if ground), None)
     return Stack(
         species=species,
-        images=images,
+        frames=frames,
         grounds=grounds,
         table=pd.concat(rows, ignore_index=True),
         groups=[group for group in groups if len(group[2])],
@@ -83,15 +83,9 @@ def gather(
     )
 
 
-def _others(table: pd.DataFrame, rows: Rows, own: tuple[int, ...], center: Array, same_nm: float) -> Array:
-    """Positions of the defects in `rows` that are not a member's own."""
-    rows = rows[~np.isin(table["defect"].to_numpy()[rows], own)]
-    place = table[["y_nm", "x_nm"]].to_numpy(float)[rows]
-    return np.asarray(place[np.linalg.norm(place - center, axis=1) > same_nm])
-
-
-def _parts(table: pd.DataFrame, own: tuple[int, ...], center: Array) -> Array:
-    """Positions of a member's defects."""
-    if len(own) < 2:
-        return center[None]
-    return table.loc[table["defect"].isin(own), ["y_nm", "x_nm"]].to_numpy(float)
+def _others(defect: Rows, place: Array, own: tuple[int, ...], center: Array, same_nm: float) -> Array:
+    """Positions of those defects that are not a member's own."""
+    apart = np.hypot(*(place - center).T) > same_nm
+    for one in own:
+        apart &= defect != one
+    return np.asarray(place[apart])

@@ -20,6 +20,9 @@ FINE = 2
 CONVERGED = 0.02
 """Grid steps: the error left by a last Gauss-Newton step is its square over the columns' width, below 1e-3."""
 
+WIDER = 1.05
+"""Grid steps per pixel from which on a pixel is shared among more than the four nodes around it."""
+
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
 def _box(center: Array, to_grid: Array, half: float, shape: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -169,37 +172,65 @@ def register(
 
 
 @njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+def _to_four(nodes: Array, y: float, x: float, v: float) -> None:
+    """Share a value, and its weight of 1, among the nodes less than a step from (y, x); neither is negative."""
+    iy, ix, one = np.uint64(y), np.uint64(x), np.uint64(1)  # unsigned: no test for negative indices
+    fy, fx = y - np.floor(y), x - np.floor(x)
+    a, b, c, d = (1.0 - fy) * (1.0 - fx), (1.0 - fy) * fx, fy * (1.0 - fx), fy * fx
+    nodes[iy, ix, 0] += a * v
+    nodes[iy, ix, 1] += a
+    nodes[iy, ix + one, 0] += b * v
+    nodes[iy, ix + one, 1] += b
+    nodes[iy + one, ix, 0] += c * v
+    nodes[iy + one, ix, 1] += c
+    nodes[iy + one, ix + one, 0] += d * v
+    nodes[iy + one, ix + one, 1] += d
+
+
+@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+def _to_many(nodes: Array, y: float, x: float, v: float, width: float) -> None:
+    """Share a value, and its weight of 1, among the nodes less than `width` steps from (y, x)."""
+    for iy in range(max(0, int(np.ceil(y - width))), min(len(nodes) - 1, int(y + width)) + 1):
+        wy = (1.0 - abs(iy - y) / width) / width**2
+        for ix in range(max(0, int(np.ceil(x - width))), min(len(nodes) - 1, int(x + width)) + 1):
+            w = wy * (1.0 - abs(ix - x) / width)
+            nodes[iy, ix, 0] += w * v
+            nodes[iy, ix, 1] += w
+
+
+@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
 def add(
     image: Image, centers: Array, to_grid: Array, half: int, other_start: Any, other: Array, mask2: float,
     pose: Array, weight: Array, part: Any, sums: Array,
 ) -> None:  # fmt: skip
     """Add members to the grid of the average they belong to, with bilinear weights; see `Patches.add`."""
+    nodes = np.zeros((2 * half + 3, 2 * half + 3, 2))  # of one member; a node wider on all sides
     for k in range(len(centers)):
         others = other[other_start[k] : other_start[k + 1]]
-        m, p = to_grid[k], part[k]
-        area = abs(m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0])
-        width = max(1.0, max(np.hypot(m[0, 0], m[1, 0]), np.hypot(m[0, 1], m[1, 1])))  # wider for coarse pixels
-        c, s = np.cos(pose[k, 4]), np.sin(pose[k, 4])
+        m00, m01, m10, m11 = to_grid[k, 0, 0], to_grid[k, 0, 1], to_grid[k, 1, 0], to_grid[k, 1, 1]
+        width = max(np.hypot(m00, m10), np.hypot(m01, m11))
+        width = 1.0 if width < WIDER else width
+        c, s, end = np.cos(pose[k, 4]), np.sin(pose[k, 4]), 2 * half + 1 + width
         gain, offset = weight[k, 1], weight[k, 2]
-        share, seen = weight[k, 0] / width**2, area / weight[k, 0]
-        y0, y1, x0, x1 = _box(centers[k], m, half + 2.0 * width, image.shape)
+        nodes[:] = 0.0
+        y0, y1, x0, x1 = _box(centers[k], to_grid[k], half + 2.0 * width, image.shape)
         for py in range(y0, y1):
             for px in range(x0, x1):
                 dy, dx = py - centers[k, 0], px - centers[k, 1]
-                gy, gx = m[0, 0] * dy + m[0, 1] * dx, m[1, 0] * dy + m[1, 1] * dx
-                if _masked(gy, gx, others, mask2):
-                    continue
+                gy, gx = m00 * dy + m01 * dx, m10 * dy + m11 * dx
                 uy, ux = gy - pose[k, 0], gx - pose[k, 1]
-                ty, tx = c * uy - s * ux + half, s * uy + c * ux + half
-                if min(ty, tx) <= -width or max(ty, tx) >= 2 * half + width:
+                y, x = c * uy - s * ux + half + 1.0, s * uy + c * ux + half + 1.0
+                if min(y, x) <= 1.0 - width or max(y, x) >= end or _masked(gy, gx, others, mask2):
                     continue
                 v = (float(image[py, px]) - offset) / gain
-                first_y, first_x = max(0, int(np.ceil(ty - width))), max(0, int(np.ceil(tx - width)))
-                last_y, last_x = min(2 * half, int(ty + width)), min(2 * half, int(tx + width))
-                for iy in range(first_y, last_y + 1):
-                    wy = (1.0 - abs(iy - ty) / width) * share
-                    for ix in range(first_x, last_x + 1):
-                        w = wy * (1.0 - abs(ix - tx) / width)
-                        sums[p, iy, ix, 0] += w * v
-                        sums[p, iy, ix, 1] += w
-                        sums[p, iy, ix, 2] += w * seen
+                if width == 1.0:
+                    _to_four(nodes, y, x, v)
+                else:
+                    _to_many(nodes, y, x, v, width)
+        share, area = weight[k, 0], abs(m00 * m11 - m01 * m10)
+        for iy in range(2 * half + 1):
+            for ix in range(2 * half + 1):
+                v, w = nodes[iy + 1, ix + 1, 0], nodes[iy + 1, ix + 1, 1]
+                sums[part[k], iy, ix, 0] += share * v
+                sums[part[k], iy, ix, 1] += share * w
+                sums[part[k], iy, ix, 2] += area * w

@@ -95,8 +95,7 @@ class Measurement:
 
     def separate(self, around: Sequence[Surroundings | None]) -> None:
         """Take off what neighbours and lattice add to the members' columns."""
-        if self.ruler is not None:
-            self.bend = self.stack.bend(self.rows[["y_nm", "x_nm"]].to_numpy(), self.operations, around)
+        self.bend = self.stack.bend(self.rows[["y_nm", "x_nm"]].to_numpy(), self.operations, around)
 
     @property
     def weight(self) -> Array:

@@ -126,7 +126,7 @@ class Sources:
 
         `member` says which member each point is of, and `own` (m, 2) which defects are whose: (member, defect).
         """
-        total = np.zeros_like(points_nm)
+        total, inverse = np.zeros_like(points_nm), np.linalg.inv(self.maps)
         for one in np.unique(frame):
             rows = np.flatnonzero((frame == one) & np.isfinite(points_nm).all(1))
             for species, field in fields.items():
@@ -139,7 +139,8 @@ class Sources:
                 if member is not None and own is not None:
                     others = ~np.isin(member[point] * _MANY + self.defect[source], own @ [_MANY, 1])
                     source, point = source[others], point[others]
-                maps = self.maps[source]
-                offset = np.einsum("nab,nb->na", np.linalg.inv(maps), points_nm[point] - self.centers_nm[source])
-                np.add.at(total, point, np.einsum("nab,nb->na", maps, field(offset)))
+                offset = np.einsum("nab,nb->na", inverse[source], points_nm[point] - self.centers_nm[source])
+                pull = np.einsum("nab,nb->na", self.maps[source], field(offset))
+                for axis in (0, 1):
+                    total[:, axis] += np.bincount(point, pull[:, axis], len(total))
         return total

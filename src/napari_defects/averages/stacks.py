@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,19 @@ _SMOOTH = 0.12  # blur of a single member's template against its noise, in dista
 _OUTLIER = 5.0  # robust standard deviations of the correlation
 
 
+class Frames:
+    """Frames of all images, the last one asked for kept at hand.
+
+    Parameters
+    ----------
+    images : sequence of Micrograph
+    """
+
+    def __init__(self, images: Sequence[Micrograph]) -> None:
+        self.images = images
+        self.at = lru_cache(maxsize=1)(lambda number, frame: images[number].frame(frame))
+
+
 @dataclass
 class Stack:
     """Members of one species.
@@ -32,7 +46,7 @@ class Stack:
     Parameters
     ----------
     species : str
-    images : list of Micrograph
+    frames : Frames
     grounds : list of Ground or None
     table : DataFrame
         Candidates: the columns of DEFECTS and micrograph.
@@ -56,7 +70,7 @@ class Stack:
     """
 
     species: str
-    images: list[Micrograph]
+    frames: Frames
     grounds: list[Ground | None]
     table: pd.DataFrame
     groups: list[tuple[int, int, Rows, Patches]]
@@ -79,8 +93,8 @@ class Stack:
         self.strain, self.strain_err, _ = strain_of(*self.gradients, self.accepted)
         counts = self.table.loc[self.accepted, "micrograph"].value_counts()
         self.reference = int(counts.index[0]) if len(counts) else 0
-        self.units = {k: (float(k == self.reference), 1.0, 0.0) for k in range(len(self.images))}
-        self.variance = dict.fromkeys(range(len(self.images)), (1.0, 0.0))
+        self.units = {k: (float(k == self.reference), 1.0, 0.0) for k in range(len(self.frames.images))}
+        self.variance = dict.fromkeys(range(len(self.frames.images)), (1.0, 0.0))
 
     @property
     def accepted(self) -> npt.NDArray[np.bool_]:
@@ -128,7 +142,7 @@ class Stack:
             template = make_template(_filled(total, weights), smooth)
             sums, before = np.zeros((len(self.table), 8)), self.pose[:, :2].copy()
             for number, frame, rows, patches in self.groups:
-                pixels = self.images[number].frame(frame)
+                pixels = self.frames.at(number, frame)
                 here = template.with_variance(self.variance[number])
                 pose = self.pose[rows]
                 if turn == 0 and number != self.reference:  # intensities in other units: gain and offset first
@@ -209,7 +223,7 @@ class Stack:
         side = 2 * self.half + 1
         sums = np.zeros((int(part.max(initial=0)) + 1, side, side, 3))
         for number, frame, rows, patches in self.groups:
-            pixels = self.images[number].frame(frame)
+            pixels = self.frames.at(number, frame)
             weight = np.array([self.units[number]] * len(rows)).reshape(-1, 3)
             weight[~self.accepted[rows], 0] = 0
             for operation in operations:

@@ -70,16 +70,15 @@ def fit_distortion(points_nm: Array, displacement_nm: Array) -> tuple[Distortion
 def robust_fit(design: Array, values: Array) -> tuple[Array, Array]:
     """Least squares with Tukey's biweight: (coefficients, residuals)."""
     weight = np.ones(len(design))
-    ridge = np.sqrt(1e-4) * np.eye(design.shape[1])
+    ridge = 1e-4 * np.eye(design.shape[1])
     for _ in range(5):
-        left = np.vstack([design * weight[:, None], ridge])
-        right = np.vstack([values * weight[:, None], np.zeros((design.shape[1], 2))])
-        coefficients = np.linalg.lstsq(left, right, rcond=None)[0]
+        weighted = (design * weight[:, None] ** 2).T
+        coefficients = np.linalg.solve(weighted @ design + ridge, weighted @ values)
         residual = values - design @ coefficients
         distance = np.linalg.norm(residual, axis=1)
         limit = max(4 * float(np.median(distance)), 1e-9)
         weight = np.maximum(1 - (distance / limit) ** 2, 0)
-    return coefficients, residual
+    return np.asarray(coefficients), residual
 
 
 def _spline_terms(t: Array, intervals: int) -> Array:
