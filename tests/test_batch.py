@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,7 +116,7 @@ class Looks:
 
 
 def test_watch_waits_until_a_file_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "analyzed", lambda file, folder, recipe: ({"read": Path(file).read_bytes()}, None))
+    monkeypatch.setattr(watching, "analyzed", lambda file, *_, **__: ({"read": Path(file).read_bytes()}, None))
     (tmp_path / "in").mkdir()
     stop = Looks(tmp_path / "in" / "a.npy", [b"1", b"12", b"123", None, None, None, b"1234", None, None, None])
     rows = list(watch(tmp_path / "in", tmp_path / "out", stop=stop))
@@ -123,6 +124,37 @@ def test_watch_waits_until_a_file_is_whole(tmp_path, monkeypatch):
     assert all(0 <= row["latency_s"] < 60 for row in rows)
     with pytest.raises(FileNotFoundError, match="no folder"):
         next(watch(tmp_path / "nowhere", tmp_path / "out"))
+
+
+def test_watch_gives_tables_first_and_makes_pictures_when_nothing_waits(folder, done, tmp_path, monkeypatch):
+    images, out, tries = tmp_path / "in", tmp_path / "out", []
+    images.mkdir()
+    shutil.copy(folder / "image0.tif", images)
+
+    def complete(row, results, progress):
+        tries.append(row["file"])
+        if len(tries) == 1:  # another file comes meanwhile
+            shutil.copy(folder / "image1.tif", images)
+            time.sleep(0.02)
+        progress(1, 2)
+        work.complete(row, results, progress)
+
+    monkeypatch.setattr(watching, "complete", complete)
+    stop = threading.Event()
+    rows = watch(images, out, RECIPE, interval_s=0.01, stop=stop)
+    assert next(rows)["status"] == "done"
+    assert (out / "image0" / "defects.csv").read_bytes() == (done[0] / "image0" / "defects.csv").read_bytes()
+    assert not (out / "image0" / "figures").exists()
+    assert next(rows)["file"] == "image1.tif"
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(next, rows, None)
+        wait_for(lambda: len(tries) == 3)
+        stop.set()
+    assert tries == ["image0.tif", "image1.tif", "image0.tif"]
+    again = run_batch([images], out, RECIPE, workers=0, report=False).set_index("file")["status"]
+    assert again["image1.tif"] == "kept"
+    for name in ("strain.csv", "averages/V_Se_sites.csv"):
+        assert (out / "image0" / name).read_bytes() == (done[0] / "image0" / name).read_bytes()
 
 
 def test_a_hook_gets_every_result_and_may_fail(folder, tmp_path):

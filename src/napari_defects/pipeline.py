@@ -52,11 +52,25 @@ class Results:
     counts: Counts | None
     log: tuple[str, ...]
 
-    def write(self, folder: str | os.PathLike[str]) -> Path:
+    def averaged(self, progress: Progress | None = None) -> Results:
+        """Return the same with the class averages that `analyze` was to leave for later."""
+        if self.defects is None or not len(self.defects):
+            return self
+        run = Run(self.recipe, progress)
+        found = run("average", self.micrograph, self.defects, sites=self.sites, lattice=self.lattice)
+        return replace(self, averages=found, log=(*self.log, *run.lines))
+
+    def write(self, folder: str | os.PathLike[str], *, pictures: bool = True) -> Path:
         """Write ``FOLDER/{atoms,sites,defects,counts,strain}.csv``, averages, figures, log and recipe.
 
         All is written inside the folder under another name first and then moved into place, so that a
         failure leaves what was there. Averages and figures of an earlier run are replaced; other files stay.
+
+        Parameters
+        ----------
+        folder : path
+        pictures : bool
+            Whether to write averages and figures, too.
 
         Raises
         ------
@@ -68,10 +82,11 @@ class Results:
             for name in ("atoms", "sites", "defects", "counts", "strain"):
                 if (table := getattr(self, name)) is not None:
                     write_table(table, new / f"{name}.csv")
-            (new / "averages").mkdir()
-            write_averages(self.averages, new / "averages")
-            (new / "figures").mkdir()
-            self._draw(new / "figures")
+            if pictures:
+                (new / "averages").mkdir()
+                write_averages(self.averages, new / "averages")
+                (new / "figures").mkdir()
+                self._draw(new / "figures")
             (new / "recipe.toml").write_text(self.recipe.complete().to_toml(), "utf-8")
             (new / "log.txt").write_text("".join(f"{line}\n" for line in self.log), "utf-8")
         return folder
@@ -119,6 +134,7 @@ def analyze(
     micrograph: Micrograph,
     recipe: Recipe | Mapping[str, Mapping[str, Any]] | str | None = None,
     *,
+    averages: bool = True,
     progress: Progress | None = None,
     on_step: Callable[[str, Any], None] | None = None,
 ) -> Results:
@@ -129,6 +145,8 @@ def analyze(
     micrograph : Micrograph
     recipe : Recipe, mapping or str, optional
         A recipe, its tables, or just the name of a crystal. Without a crystal only atoms are located.
+    averages : bool
+        False leaves the class averages, the longest step, for `Results.averaged`.
     progress : callable, optional
         ``progress(done, total)``; to cancel, raise from it.
     on_step : callable, optional
@@ -157,11 +175,12 @@ def analyze(
     run.check_scale(micrograph, lattice)
     sites = run("assign_sites", atoms, lattice)
     defects = run.classified(micrograph, sites, maps)
-    averages = run("average", micrograph, defects, sites=sites, lattice=lattice) if len(defects) else {}
+    wanted = averages and len(defects)
+    averaged = run("average", micrograph, defects, sites=sites, lattice=lattice) if wanted else {}
     deformation = run("strain", sites, lattice)
     counts = run("count", defects, sites)
     recipe = run.provenance(micrograph)
-    return Results(micrograph, recipe, maps, atoms, lattice, sites, defects, averages, deformation, counts, run.lines)
+    return Results(micrograph, recipe, maps, atoms, lattice, sites, defects, averaged, deformation, counts, run.lines)
 
 
 class Run:
@@ -279,12 +298,16 @@ def analyze_file(
     folder: str | os.PathLike[str],
     recipe: Recipe | Mapping[str, Mapping[str, Any]] | str | None = None,
     *,
+    pictures: bool = True,
     progress: Progress | None = None,
 ) -> Results:
-    """Read an image with the recipe's ``read_micrograph`` keywords, analyse it and write the results."""
+    """Read an image with the recipe's ``read_micrograph`` keywords, analyse it and write the results.
+
+    Without `pictures` averages and figures are left for later (`Results.averaged`, `Results.write`).
+    """
     recipe = Recipe.make(recipe)
     micrograph = read_micrograph(path, **recipe.keywords("read_micrograph"))
     micrograph = replace(micrograph, metadata={**micrograph.metadata, "sha256": sha256(path)})
-    results = analyze(micrograph, recipe, progress=progress)
-    results.write(folder)
+    results = analyze(micrograph, recipe, averages=pictures, progress=progress)
+    results.write(folder, pictures=pictures)
     return results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -90,12 +90,15 @@ class Dataset:
         return [float(a) for a in pd.to_numeric(done["area_nm2"]).fillna(np.nan)]
 
 
-def write_partitions(folder: Path) -> None:
-    """Write the tables of one image beside those of the others; what is there and newer is left."""
+def write_partitions(folder: Path, made: Mapping[str, pd.DataFrame] | None = None) -> None:
+    """Write the tables of one image beside those of the others: those just `made`, else those in its folder.
+
+    What is there and newer is left.
+    """
     for name in TABLES:
         source, part = folder / f"{name}.csv", partition(folder.parent, name, folder.name)
         if source.is_file() and not (part.is_file() and part.stat().st_mtime_ns >= source.stat().st_mtime_ns):
-            write_table(read_table(source, name), part)
+            write_table(read_table(source, name) if made is None else made[name], part)
 
 
 def partition(out: Path, table: str, image: str) -> Path:

@@ -6,17 +6,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..formats import READERS
+from ..io import writing
+from ..micrograph import Progress
 from ..pipeline import Results, analyze_file, sha256
 from ..recipes import Recipe
-from .datasets import write_partitions
+from .datasets import TABLES, write_partitions
 
 SUMMARY = ("file", "folder", "status", "error", "seconds", "columns", "defects", "area_nm2", "path")
 """Columns of the summary."""
+_MEASURED = ("seconds", "columns", "defects", "area_nm2")
 
 
 def images_in(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -42,17 +45,19 @@ def analyze_one(file: str, folder: str, recipe_toml: str) -> dict[str, Any]:
     return analyzed(file, folder, recipe_toml)[0]
 
 
-def analyzed(file: str, folder: str, recipe_toml: str) -> tuple[dict[str, Any], Results | None]:
-    """As `analyze_one`, with the results where they have just been made."""
+def analyzed(
+    file: str, folder: str, recipe_toml: str, *, pictures: bool = True
+) -> tuple[dict[str, Any], Results | None]:
+    """As `analyze_one`, with the results where they have just been made; averages and figures can come later."""
     start, place = time.perf_counter(), Path(folder)
     unfinished = place.with_name(f".{place.name}-unfinished")
     try:
         recipe = Recipe.from_toml(recipe_toml)
-        if _is_done(file, place, recipe):
+        if (known := _known(file, place, recipe, pictures)) is not None:
             write_partitions(place)
-            return row_of(file, folder, "kept", **json.loads((place / "result.json").read_text("utf-8"))), None
+            return row_of(file, folder, "kept", **known), None
         shutil.rmtree(unfinished, ignore_errors=True)
-        results = analyze_file(file, unfinished, recipe)
+        results = analyze_file(file, unfinished, recipe, pictures=pictures)
         known = {
             "seconds": round(time.perf_counter() - start, 1),
             "columns": len(results.atoms),
@@ -60,14 +65,21 @@ def analyzed(file: str, folder: str, recipe_toml: str) -> tuple[dict[str, Any], 
             "area_nm2": None if results.counts is None else results.counts.attrs["area_nm2"],
         }
         (unfinished / "request.toml").write_text(recipe_toml, "utf-8")
-        (unfinished / "result.json").write_text(json.dumps(known), "utf-8")
+        _write_result(unfinished, known, pictures)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(unfinished, place)
-        write_partitions(place)
+        write_partitions(place, {name: getattr(results, name) for name in TABLES})
         return row_of(file, folder, "done", **known), results
     except Exception as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         return row_of(file, folder, "failed", error=" ".join(str(error).split()) or type(error).__name__), None
+
+
+def complete(row: Mapping[str, Any], results: Results, progress: Progress) -> None:
+    """Add the averages and figures that were left for later."""
+    place = Path(row["folder"])
+    results.averaged(progress).write(place)
+    _write_result(place, {name: row[name] for name in _MEASURED}, True)
 
 
 def row_of(file: str, folder: str, status: str, **known: Any) -> dict[str, Any]:
@@ -75,14 +87,18 @@ def row_of(file: str, folder: str, status: str, **known: Any) -> dict[str, Any]:
     return dict.fromkeys(SUMMARY) | {"file": Path(file).name, "folder": folder, "status": status, "path": file} | known
 
 
-def _is_done(file: str, folder: Path, recipe: Recipe) -> bool:
-    """Whether `folder` was made from this content by this recipe."""
+def _known(file: str, folder: Path, recipe: Recipe, pictures: bool) -> dict[str, Any] | None:
+    """Return what is known of a folder that was made from this content by this recipe."""
     try:
         done = Recipe.read(folder / "recipe.toml").keywords("input").get("sha256")
-        return Recipe.read(folder / "request.toml") == recipe and done == sha256(file) and _has_result(folder)
-    except (OSError, ValueError):
-        return False
+        if Recipe.read(folder / "request.toml") != recipe or done != sha256(file):
+            return None
+        result = json.loads((folder / "result.json").read_text("utf-8"))
+        return {name: result[name] for name in _MEASURED} if result["pictures"] or not pictures else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
-def _has_result(folder: Path) -> bool:
-    return (folder / "result.json").is_file()
+def _write_result(folder: Path, known: Mapping[str, Any], pictures: bool) -> None:
+    with writing(folder / "result.json") as temporary:
+        temporary.write_text(json.dumps({**known, "pictures": pictures}), "utf-8")

@@ -23,6 +23,7 @@ TOLERANCE = 0.25
 _ANISOTROPY = 1.4
 _PRIOR_SCALE, _PRIOR_SHEAR = 0.3, 0.3
 _SAMPLE = 4000
+_DIFFERENCES = 15_000  # on which guesses are judged
 
 
 def find_basis(points: Array, crystal: Crystal) -> tuple[Array, float]:
@@ -45,9 +46,10 @@ def find_basis(points: Array, crystal: Crystal) -> tuple[Array, float]:
     near = cKDTree(sample).sparse_distance_matrix(tree, 2.6 * spacing, output_type="coo_matrix")
     off = near.data > 0.3 * spacing
     differences = points[near.col[off]] - sample[near.row[off]]
+    thin = 1 + len(differences) // _DIFFERENCES
     best, score, most = np.eye(2), 0.0, 0.0
     for basis in _candidates(_peaks(differences, spacing), crystal):
-        match = _match(basis, differences, len(sample), 2.6 * spacing, crystal)
+        match = _match(basis, differences[::thin], len(sample) / thin, 2.6 * spacing, crystal)
         if match * _likely_shape(basis, crystal) > most:
             best, score, most = basis, match, match * _likely_shape(basis, crystal)
     return (refine_basis(best, differences, crystal) if score > 0 else best), score
@@ -141,10 +143,11 @@ def orient(
     """
     standard = crystal.vectors_nm if reference is None else reference
     expected = np.log([cross_section_A2(s.column, Microscope()) for s in crystal.sublattices])
+    sets = np.unique(np.mod(cells.round(4), 1), axis=0)
     choices = []
     for turn in _rotations(crystal):
         turned, coordinates = turn @ basis, cells @ np.linalg.inv(turn)
-        phases = np.unique(np.mod(coordinates.round(4), 1), axis=0)
+        phases = np.unique(np.mod((sets @ np.linalg.inv(turn)).round(4), 1), axis=0)
         shifts = np.unique(np.mod((crystal.fractions[:, None] - phases).reshape(-1, 2).round(4), 1), axis=0)
         for shift in shifts:
             number = _sublattice_of(coordinates + shift, crystal)
@@ -189,7 +192,7 @@ def _candidates(peaks: Array, crystal: Crystal) -> list[Array]:
     return result
 
 
-def _match(basis: Array, differences: Array, n: int, reach: float, crystal: Crystal) -> float:
+def _match(basis: Array, differences: Array, n: float, reach: float, crystal: Crystal) -> float:
     """Part of the differences on the lattice, times (root of the) part of the lattice's differences that are there."""
     vectors, _, weight = vector_set(basis, crystal, reach)
     if not len(vectors):

@@ -178,7 +178,7 @@ class Watch(_OverFiles):
         from napari_defects.batch import watch
 
         seen = 0
-        for row in watch(images, results, recipe, interval_s=0.5, stop=stop):
+        for row in watch(images, results, recipe, stop=stop):
             seen += 1
             report({**row, "crystal": recipe.crystal})
             progress(0, 0)
