@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QLabel
 
 import napari_defects as nd
 from napari_defects.simulation import Relaxation
@@ -66,6 +67,18 @@ def test_members_are_listed_with_reasons_and_a_double_click_goes_there(averaged:
     assert list(pd.read_csv(tmp_path / "V_Se_precision.csv")) == list(average.precision)
     widget.figure_button.export(85, tmp_path / "precision.pdf")
     assert (tmp_path / "precision.pdf").stat().st_size > 1000
+
+
+def test_opened_with_averages_already_there_pictures_are_whole_and_the_panel_narrow(averaged: Any) -> None:
+    viewer, _ = averaged
+    widget = Average(viewer)
+    widget.resize(320, 200)
+    pictures = [label for label in widget.gallery.findChildren(QLabel) if not label.pixmap().isNull()]
+    assert pictures
+    for label in pictures:
+        assert label.minimumWidth() > label.pixmap().width() - 1
+        assert label.minimumHeight() > label.pixmap().height() - 1
+    assert widget.sizeHint().width() < 360, "the plot must not ask for more than the panel has"
 
 
 def theory_file(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 COLORS = ("#56b4e9", "#e69f00", "#2fbf8f", "#cc79a7")
 """Bright enough for dark and light themes."""
@@ -31,6 +31,7 @@ class Plot(QWidget):
         if self.plot is None:
             self.plot = pg.PlotWidget(background=None)
             self.plot.setFixedHeight(HEIGHT_PX)
+            self.plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # as wide as the panel is
             self.plot.setMouseEnabled(False, False)
             self.plot.hideButtons()
             self.plot.setMenuEnabled(False)

@@ -190,6 +190,7 @@ class Gallery(QWidget):
         for number, layer in enumerate(layers):
             cell, words = QLabel(), QLabel(caption(about(layer)["average"]))
             cell.setPixmap(picture(layer.data, layer.contrast_limits, self.SIDE_PX))
+            cell.setFixedSize(self.SIDE_PX + 2, self.SIDE_PX + 2)  # however little room the panel has when it opens
             cell.mousePressEvent = lambda _event, layer=layer: self.take(layer)
             words.setWordWrap(True)
             words.setFixedWidth(self.SIDE_PX + 2)
