@@ -63,6 +63,30 @@ def test_the_curve_grows_and_the_model_is_offered(calls: list[dict[str, Any]], f
     assert str(tmp_path / "mine.safetensors") in segment.pickers["model"].choices
 
 
+def test_networks_for_cells_are_trained_too_with_cells_labelled_by_hand(
+    calls: list[dict[str, Any]], monkeypatch: Any, finish: Any, tmp_path: Path
+) -> None:
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "napari_defects.cells.recipes.train_cells",
+        lambda name, **keywords: made.append({"name": name, **keywords}) or SimpleNamespace(card={}),
+    )
+    widget = Train(ViewerModel())
+    assert not widget.own["cells"].native.isVisibleTo(widget), "for cells only"
+    widget.pickers["recipe"].value = "mote2-boxes"
+    assert not widget.own["cells"].native.isVisibleTo(widget), "boxes are not named"
+    widget.pickers["recipe"].value = "mote2-cells"
+    assert widget.own["cells"].native.isVisibleTo(widget)
+    widget.cells.value = tmp_path
+    widget.out.value = tmp_path / "mine"
+    widget.fill({"train_recipe": {"steps": 7}})
+    finish(widget)
+    assert not calls
+    assert (made[0]["name"], made[0]["steps"], made[0]["labels"]) == ("mote2-cells", 7, tmp_path)
+    assert "workers" not in made[0]
+    assert (made[0]["out"], "start" in made[0]) == (tmp_path / "mine.safetensors", False)
+
+
 def test_cancel_keeps_the_best_so_far(calls: list[dict[str, Any]], qtbot: Any, tmp_path: Path) -> None:
     widget = Train(ViewerModel())
     qtbot.addWidget(widget)

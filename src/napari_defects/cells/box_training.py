@@ -137,10 +137,9 @@ def fit_boxes(
                     mean.lerp_(new, 1 - keep) if mean.is_floating_point() else mean.copy_(new)
             losses.append(loss.item())
             seconds += time.perf_counter() - began
-            if step % 50 == 0:
-                log.info("step %d: loss %.4f, score %.4f (%.0f s)", step, np.mean(losses[-50:]), math.nan, seconds)
-                if checkpoint is not None:
-                    _write(Path(checkpoint), {"step": step, "seconds": seconds, **_states(parts)})
+            log.debug("step %d: loss %.4f", step, losses[-1])
+            if step % 50 == 0 and checkpoint is not None:
+                _write(Path(checkpoint), {"step": step, "seconds": seconds, **_states(parts)})
             if progress is not None:
                 progress(step, options.steps)
     except StopTraining:

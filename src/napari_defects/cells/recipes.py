@@ -11,8 +11,7 @@ import numpy as np
 from ..crystals import CRYSTALS, Crystal
 from ..micrograph import Progress
 from ..networks import Model
-from ..networks.cards import write_card
-from ..networks.models import with_ending
+from ..networks.cards import keep, place_for
 from ..simulation import Conditions
 from .box_training import BoxFitting, fit_boxes
 from .box_training import examples as box_examples
@@ -99,7 +98,7 @@ ENDINGS: dict[str, CellRecipe | BoxRecipe] = {
 
 def names() -> list[str]:
     """Names of the recipes for the crystals with shipped weights; other MX2 crystals go the same way."""
-    return [f"{crystal.lower()}-{ending}" for crystal in ("MoTe2", "WSe2") for ending in ENDINGS]
+    return [f"{crystal.lower()}-{ending}" for crystal in ("MoTe2", "WSe2", "MoS2") for ending in ENDINGS]
 
 
 def recipe_of(name: str) -> tuple[Crystal, CellRecipe | BoxRecipe] | None:
@@ -130,19 +129,12 @@ def train_cells(
     ----------
     name : str
         Crystal and kind, as ``mote2-cells``, ``mote2-cells-halves``, ``wse2-boxes``.
-    out : path
-        Where to write ``OUT.safetensors`` and ``OUT.md``.
-    seed : int
-    steps : int, optional
-        Other than the recipe's.
-    minutes : float, optional
-        End after this time at the latest.
     labels : path, optional
         A `Collection` of cells labelled by hand, to learn from beside the simulated ones.
-    device, progress
-        As for `train`.
     checkpoint : path, optional
-        Of boxes: go on from there, and write there.
+        Of boxes only: go on from there, and write there.
+    out, seed, steps, minutes, device, progress
+        As for `train_recipe`.
 
     Returns
     -------
@@ -153,11 +145,9 @@ def train_cells(
     ValueError
         If there is no such recipe, `out` cannot be written, or the collection is of another crystal.
     """
-    found, out = recipe_of(name), with_ending(out)
+    found, out = recipe_of(name), place_for(out)
     if found is None:
         raise ValueError(f"`name` must be like mote2-cells with one of {', '.join(ENDINGS)}, got {name!r}.")
-    if not out.parent.is_dir():
-        raise ValueError(f"`out` must lie in a folder that exists, got {str(out)!r}.")
     crystal, recipe = found
     if isinstance(recipe, BoxRecipe):
         if labels is not None:
@@ -186,6 +176,5 @@ def train_cells(
         card["dose_e_per_A2"] = [float(f"{d:.3g}") for d in (np.nanmin(taught.doses), np.nanmax(taught.doses))]
     card |= {"recipe": name if steps is None else f"{name} --steps {steps}", "about": recipe.about}
     model = Model(network, classes, crystal.a_nm / recipe.px_per_a, crystal.name, card)
-    model.save(out)
-    write_card(model, out.with_suffix(".md"))
+    keep(model, out)
     return model

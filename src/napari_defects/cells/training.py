@@ -105,9 +105,7 @@ def fit(
             with torch.no_grad():
                 for mean, new in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
                     mean.lerp_(new, 1 - keep) if mean.is_floating_point() else mean.copy_(new)
-            if step % 200 == 0:
-                log.info("step %d: loss %.4f, score %.4f (%.0f s)", step, loss.item(), math.nan,
-                         time.perf_counter() - began)  # fmt: skip
+            log.debug("step %d: loss %.4f", step, loss.item())
             if progress is not None:
                 progress(step, options.steps)
     except StopTraining:

@@ -66,17 +66,15 @@ def _fine_tune(
     from ..learning.annotations import crops
     from ..learning.labels import read_labels
     from ..learning.tuning import fine_tune
-    from ..networks.cards import write_card
-    from ..networks.models import with_ending
+    from ..networks.cards import keep, place_for
 
     if start is None:
         raise ValueError("--match needs --start NETWORK: what is to be fine-tuned, as wse2-te.")
-    if not with_ending(out).parent.is_dir():
-        raise ValueError(f"--out must lie in a folder that exists, got {out}.")
+    place_for(out)
     pairs = [crop for pair in read_labels(labels) for crop in crops(*pair)] if labels is not None else []
     with progress_bar(f"fine-tune to {image.name}") as progress:
         model = fine_tune(read_micrograph(image), start, crystal=crystal, pairs=pairs, progress=progress, **keywords)
-    write_card(model, model.save(out).with_suffix(".md"))
+    keep(model, out)
     for title, rows in model.card["tests"].items():
         typer.echo(f"{title}\n{'class':<14}{'n':>7}{'F1 before':>11}{'after':>8}")
         for row in rows:

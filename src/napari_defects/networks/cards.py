@@ -5,7 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .models import Model
+from .models import Model, with_ending
+
+
+def place_for(out: str | Path) -> Path:
+    """File of a model to be made, with its ending; looked at before the training, not after.
+
+    Raises
+    ------
+    ValueError
+        If its folder does not exist.
+    """
+    path = with_ending(out)
+    if not path.parent.is_dir():
+        raise ValueError(f"`out` must lie in a folder that exists, got {str(path)!r}.")
+    return path
+
+
+def keep(model: Model, out: str | Path) -> Path:
+    """Write a model, and its card beside it."""
+    path = model.save(out)
+    write_card(model, path.with_suffix(".md"))
+    return path
 
 
 def write_card(model: Model, path: str | Path) -> Path:

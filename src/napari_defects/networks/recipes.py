@@ -12,9 +12,9 @@ import pandas as pd
 from ..crystals import CRYSTALS
 from ..micrograph import Progress
 from ..simulation import Conditions, training_pairs
-from .cards import write_card
+from .cards import keep, place_for
 from .family import FAMILY, generic, members
-from .models import Model, with_ending
+from .models import Model
 from .options import Training
 from .training import Pair, train
 
@@ -182,14 +182,11 @@ def train_recipe(
     """
     if name not in RECIPES:
         raise ValueError(f"`name` must be one of the recipes {', '.join(RECIPES)}, got {name!r}.")
-    recipe, out = RECIPES[name], with_ending(out)
-    if not out.parent.is_dir():
-        raise ValueError(f"`out` must lie in a folder that exists, got {str(out)!r}.")
+    recipe, out = RECIPES[name], place_for(out)
     given: dict[str, Any] = {"steps": steps, "minutes": minutes, "checkpoint": checkpoint, "start": start}
     options = replace(recipe.options, **{key: value for key, value in given.items() if value is not None})
     pairs = recipe.pairs(seed=seed, workers=workers)
     model = train(pairs, classes=recipe.classes, options=options, device=device, seed=seed, progress=progress).compact()
     model.card["recipe"] = name
-    model.save(out)
-    write_card(model, out.with_suffix(".md"))
+    keep(model, out)
     return model

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_defects.widgets._plots import COLORS, Plot
 
 _SMOOTH = 25  # steps that the loss is averaged over
-_LOG = "napari_defects.networks.training"
+_LOG = "napari_defects"  # of all trainings: what they say is passed on to it
 
 
 class Curves(Plot):
@@ -92,7 +92,7 @@ class Listener(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take the numbers out of a line: (step, loss), or (step, loss, score, seconds)."""
         values: Any = record.args
-        if not isinstance(values, tuple) or not record.msg.startswith("step"):
+        if not isinstance(values, tuple) or not record.msg.startswith("step %d: loss"):
             return
         if len(values) == 2:
             self.signals.loss.emit(int(values[0]), float(values[1]))

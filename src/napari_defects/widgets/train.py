@@ -30,9 +30,14 @@ _NEEDS = {
 
 
 def _recipes() -> list[str]:
+    from napari_defects.cells.recipes import names
     from napari_defects.networks import RECIPES
 
-    return list(RECIPES)
+    return [*RECIPES, *names()]
+
+
+def _of_cells(recipe: str) -> bool:
+    return "-cells" in recipe or "-boxes" in recipe
 
 
 def _starts() -> list[str]:
@@ -78,11 +83,11 @@ class Train(Panel):
     def work(
         progress: Progress, learn: str, recipe: str, start: str, image: Source | None, crystal: str,
         sites: Source | None, labels: Source | None, train_recipe: dict[str, Any], share: float, out: Path,
-        stop: threading.Event, listener: Listener,
+        collection: Path | None, stop: threading.Event, listener: Listener,
     ) -> Made:  # fmt: skip
         """Train, and write the model with its card; validations are heard while it runs."""
         from napari_defects.networks import StopTraining
-        from napari_defects.networks import train_recipe as run
+        from napari_defects.networks.cards import keep
         from napari_defects.widgets._settings import device
 
         def step(done: int, total: int) -> None:
@@ -94,11 +99,11 @@ class Train(Panel):
         common: dict[str, Any] = {"device": device(), "checkpoint": checkpoint, "progress": step}
         with listener:
             if learn == SIMULATED:
-                model = run(recipe, out=out, **common, **train_recipe)
+                model = by_recipe(recipe, out, collection, train_recipe | common)
             else:
                 keywords = {k: v for k, v in train_recipe.items() if v is not None} | common
                 model = tuned(start, image, crystal, sites, labels, share, keywords)
-                write(model, out)
+                keep(model, out)
         if not stop.is_set():
             checkpoint.unlink(missing_ok=True)
         score = (model.card.get("history") or [{}])[-1].get("score")
@@ -111,15 +116,20 @@ class Train(Panel):
         )
         self.share = fields_of(declared("learning.lessons.learn"))["share"]
         self.share.tooltip = "Of the training images that are crops of this image; the others are its simulated twins."
+        self.cells = FileEdit(
+            name="cells", mode="d", label="labelled cells", nullable=True, value=None,
+            tooltip="Folder of cells corrected in the Cells widget, to learn from beside the simulated ones.",
+        )  # fmt: skip
         self.resume = CheckBox(name="resume", text="go on from where the last training stopped", label="", value=True)
-        self.own = Form([self.share, self.resume])
+        self.own = Form([self.share, self.cells, self.resume])
         place = self._layout.indexOf(self.fold)
         self._layout.insertWidget(place, self.own)
         self._layout.insertWidget(place, self.out.native)
         self.curves = Curves()
         self._layout.insertWidget(self._layout.indexOf(self.status) + 1, self.curves)
         self._stop = threading.Event()
-        self.pickers["learn"].changed.connect(lambda: self._look())
+        for name in ("learn", "recipe"):
+            self.pickers[name].changed.connect(lambda: self._look())
         self.out.changed.connect(lambda: self._look())
         self.pickers["crystal"].changed.connect(self._crystal_chosen)
         self._crystal_chosen(self.pickers["crystal"].value)
@@ -143,6 +153,9 @@ class Train(Panel):
         for name in self.inputs:
             self.pickers.show_row(name, name == "learn" or name in needed)
         self.own.show_row("share", self.pickers["learn"].value == LABELLED)
+        recipe = str(self.pickers["recipe"].value)
+        cells = self.pickers["learn"].value == SIMULATED and _of_cells(recipe) and "boxes" not in recipe
+        self.own.show_row("cells", cells)
         self.own.show_row("resume", checkpoint_of(self._path()).is_file())
 
     def _path(self) -> Path:
@@ -164,7 +177,15 @@ class Train(Panel):
             checkpoint_of(out).unlink(missing_ok=True)
         self._stop = threading.Event()
         self.curves.clear()
-        own = {"share": self.share.value, "out": out, "stop": self._stop, "listener": self.curves.listener()}
+        recipe = str(self.pickers["recipe"].value)
+        collection = self.cells.value if "-cells" in recipe else None
+        own = {
+            "share": self.share.value,
+            "collection": collection,
+            "out": out,
+            "stop": self._stop,
+            "listener": self.curves.listener(),
+        }
         return arguments | own
 
     def cancel(self) -> None:
@@ -178,6 +199,18 @@ class Train(Panel):
         _picks.remember_model(str(made.extra))
         self.refresh()
         self._look()
+
+
+def by_recipe(recipe: str, out: Path, collection: Path | None, keywords: dict[str, Any]) -> Any:
+    """Train from a recipe, of class maps or of unit cells; these with cells labelled by hand, where there are any."""
+    if not _of_cells(recipe):
+        from napari_defects.networks import train_recipe
+
+        return train_recipe(recipe, out=out, **keywords)
+    from napari_defects.cells.recipes import train_cells
+
+    own = {key: value for key, value in keywords.items() if key not in ("workers", "start")}
+    return train_cells(recipe, out=out, labels=collection, **own)
 
 
 def tuned(
@@ -194,13 +227,6 @@ def tuned(
     table = sites.value
     table.attrs["crystal"] = sites.about.get("crystal") or crystal
     return learn(image.value, table, labels.value, start, share=share, **keywords)
-
-
-def write(model: Any, out: Path) -> None:
-    """Write a model with its card."""
-    from napari_defects.networks.cards import write_card
-
-    write_card(model, model.save(out).with_suffix(".md"))
 
 
 def gained(card: dict[str, Any]) -> str:
