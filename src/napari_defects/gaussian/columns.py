@@ -127,6 +127,12 @@ class Columns:
         far = _TAIL * self.sigma[:, None] / (1.0, self.aspect)
         return np.asarray(((self.yx < -far) | (self.yx > np.subtract(shape, 1) + far)).any(axis=1))
 
+    def deep(self, shape: tuple[int, ...], widths: float) -> npt.NDArray[np.bool_]:
+        """Columns at least so many widths inside the image; all, where none is."""
+        margin = widths * self.sigma[:, None] / (1.0, self.aspect)
+        inside = ((self.yx >= margin) & (self.yx <= np.subtract(shape, 1) - margin)).all(axis=1)
+        return np.asarray(inside if inside.any() else ~inside)
+
     def windows(self, shape: tuple[int, ...], binning: int = 1, reach: float | None = None) -> Windows:
         """Tables of all columns on binned pixels of that shape, out to `reach` sigma or as far as the profile goes."""
         far = min(reach or np.inf, self.profile.reach)

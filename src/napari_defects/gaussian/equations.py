@@ -15,6 +15,8 @@ from napari_defects.gaussian.threads import spread
 Single = npt.NDArray[np.float32]
 
 _NEAR = 5.5  # sigma beyond which columns hardly know of each other
+_EXACT = 0.05  # relative error of a step: steps are many, and the information is not the latest
+_EXACT_FREE = 0.02  # where widths are free: all of them together move the background little by little
 _NEAR_FREE = 7.5  # the same where every width is free: all of them together are nearly a background
 
 
@@ -32,14 +34,13 @@ class Neighbors:
         number = np.concatenate([np.arange(len(self.pairs)), np.arange(n, len(self.pairs))])
         self.which, self.turned = number[order], (np.arange(len(order)) >= len(self.pairs))[order]
 
-    def rows(self, blocks: Array, size: int, group: Index, groups: int = 0) -> tuple[Single, Array, Array]:
-        """Blocks of pairs as rows of a matrix (entry, size, size), what is off its diagonal, and what widths do."""
+    def rows(self, blocks: Array, size: int, group: Index, groups: int = 0) -> tuple[Single, Array]:
+        """Blocks of pairs as rows of a matrix (entry, size, size), and what the widths of groups do to each row."""
         n = len(self.pointer) - 1
         own = np.empty((len(self.other), size, size), np.float32)  # half the memory to walk through
-        lumped, wide = np.zeros((n, size)), np.zeros((n, size, groups))
-        rows = blocks, self.which, self.turned, self.other, self.pointer, group
-        spread(solvers.compact, n, *rows, own, lumped, wide)
-        return own, lumped, wide
+        wide = np.zeros((n, size, groups))
+        spread(solvers.compact, n, blocks, self.which, self.turned, self.other, self.pointer, group, own, wide)
+        return own, wide
 
     def rings(self, isotropic: Array, n: int) -> Index:
         """Each column's nearest, itself last, shape (column, n); -1 where there are no more."""
@@ -62,7 +63,7 @@ class NormalEquations:
         self.group, self.near = columns.group, neighbors
         blocks = pixels.blocks(columns, neighbors.pairs, weight)
         self.diagonal = np.ascontiguousarray(blocks[:n, :size, :size])
-        self.own, self.lumped, wide = neighbors.rows(blocks, size, columns.group, groups)
+        self.own, wide = neighbors.rows(blocks, size, columns.group, groups)
         side, node, nodes = pixels.background_blocks(columns, weight)
         self.shared = np.zeros((groups + len(nodes),) * 2)
         self.shared[groups:, groups:] = nodes
@@ -86,22 +87,19 @@ class NormalEquations:
         stiffness = np.einsum("nii->ni", self.diagonal)
         return np.asarray(stiffness * step[: stiffness.size].reshape(stiffness.shape) ** 2)
 
-    def solve(self, score: Array, damping: float, trust: Array, tolerance: float = 0.05) -> Array:
-        """Solve for a step; `trust`, shape (column, 3 or 4), is added to the columns' diagonal.
+    def solve(self, score: Array, damping: Array, trust: Array) -> Array:
+        """Solve for a step; `damping`, per column and relative, and `trust`, (column, 3 or 4), add to the diagonal.
 
-        Conjugate gradients. The preconditioner keeps the block of each column, with the coupling to
-        its neighbours lumped onto the diagonal, and everything shared exactly.
+        Conjugate gradients. The preconditioner solves for each column by itself, and exactly for what all share.
         """
         n, size = trust.shape
-        extra = trust + damping * np.einsum("nii->ni", self.diagonal)
+        extra = trust + damping[:, None] * np.einsum("nii->ni", self.diagonal)
         blocks, inverse = self.diagonal.copy(), np.empty_like(self.diagonal)
-        blocks[:, range(size), range(size)] += extra + self.lumped
+        blocks[:, range(size), range(size)] += extra
         spread(solvers.invert, n, blocks, inverse)
-        shared = self.shared + np.diag((damping + 1e-9) * np.diag(self.shared))
-        left = shared.copy()
-        solvers.eliminate(inverse, self.side, self.place, left)
+        shared = self.shared + np.diag((np.median(damping) + 1e-9) * np.diag(self.shared))
         root = 1 / np.sqrt(np.diag(shared))
-        factor = _factor(left * root * root[:, None])
+        factor = _factor(shared * root * root[:, None])
 
         def multiply(v: Array) -> Array:
             out, head, tail = np.empty_like(v), v[: n * size].reshape(n, size), v[n * size :]
@@ -112,15 +110,10 @@ class NormalEquations:
             return out
 
         def precondition(v: Array) -> Array:
-            out, head, tail = np.empty_like(v), v[: n * size].reshape(n, size), -v[n * size :]
-            inner = out[: n * size].reshape(n, size)
-            spread(solvers.precondition, n, inverse, self.side, self.place, head, np.zeros_like(tail), inner)
-            solvers.collect(self.side, self.place, inner, tail)
-            out[n * size :] = -root * cho_solve(factor, root * tail, check_finite=False)
-            spread(solvers.precondition, n, inverse, self.side, self.place, head, out[n * size :], inner)
-            return out
+            own = np.einsum("nij,nj->ni", inverse, v[: n * size].reshape(n, size))
+            return np.concatenate([own.ravel(), root * cho_solve(factor, root * v[n * size :], check_finite=False)])
 
-        return _conjugate_gradients(multiply, precondition, score, tolerance)
+        return _conjugate_gradients(multiply, precondition, score, _EXACT if size == 3 else _EXACT_FREE)
 
 
 def _factor(matrix: Array) -> tuple[Array, bool]:

@@ -14,6 +14,8 @@ from napari_defects.gaussian.pixels import Pixels
 
 _STALE = 0.05  # change of a column that makes its information worth working out anew
 _CORE = 0.8  # of a profile: its information
+_RIM = 2.0  # widths from the edge within which columns settle slowly, and are not waited for
+_CAREFUL = 0.1  # damping of these
 _COARSE = 1.3  # binned pixels in a width, at least, while the fit is on its way
 
 
@@ -85,7 +87,9 @@ def _iterate(
 ) -> tuple[Columns, NormalEquations | None]:
     """Take steps that lower the deviance on `pixels`, by normal equations made on `coarse`."""
     coarse = coarse.within(_CORE * columns.profile.reach)
-    damping, before = 0.0 if equations else 1e-2, 1e-300
+    settled = columns.deep(pixels.shape, _RIM)
+    least = np.where(settled, 0.0, _CAREFUL)
+    damping, before = np.maximum(0.0 if equations else 1e-2, least), 1e-300
     deviance, pull = pixels.compare(columns)
     for _ in range(steps):
         equations = equations or NormalEquations(coarse, columns, near)
@@ -96,12 +100,12 @@ def _iterate(
             lower, trial_pull = pixels.compare(trial)
             if lower < deviance:
                 break
-            damping = max(10 * damping, 1e-2)
+            damping = np.where(pixels.worse(columns, trial), np.maximum(10 * damping, 1.0), damping)
         else:
             break
         gain = (deviance - lower) / (3 * len(columns.yx))
-        deviance, pull, damping = lower, trial_pull, 0.1 * damping if damping > 0.01 else 0.0
-        moves = np.sort(equations.squared(step).max(axis=1))[int(0.98 * len(columns.yx))]
+        deviance, pull, damping = lower, trial_pull, np.maximum(np.where(damping > 0.01, 0.3 * damping, 0.0), least)
+        moves = np.quantile(equations.squared(step).max(axis=1)[settled], 0.98)
         if min(gain, moves) * min(1, gain / before) < tolerance:  # what the next step would bring
             columns = trial
             break

@@ -257,23 +257,30 @@ def _overlaps(
     out: Array,
 ) -> None:  # fmt: skip
     for k in range(first, last):
+        x0, x1 = w.x[k], w.x[k] + w.nx[k]
         for a in range(w.ny[k]):
             y = w.y[k] + a
+            line = weight[y, x0:x1]
             for r in range(w.fy.shape[1]):
-                g0, g1, g2 = w.fy[k, r, 0, a], w.fy[k, r, 1, a], w.fy[k, r, 2, a]
+                f0, f1, f2 = w.fx[k, r, 0], w.fx[k, r, 1], w.fx[k, r, 2]
                 for m in range(3):
+                    hat = hat_x[node[k, 1] + m, x0:x1]
+                    if hat[0] == 0 and hat[-1] == 0 and hat[len(hat) // 2] == 0:
+                        continue  # the node is farther away, as most are
                     s0 = s1 = s2 = 0.0
-                    for b in range(w.nx[k]):
-                        v = weight[y, w.x[k] + b] * hat_x[node[k, 1] + m, w.x[k] + b]
-                        s0 += v * w.fx[k, r, 0, b]
-                        s1 += v * w.fx[k, r, 1, b]
-                        s2 += v * w.fx[k, r, 2, b]
+                    for b in range(len(line)):
+                        v = line[b] * hat[b]
+                        s0 += v * f0[b]
+                        s1 += v * f1[b]
+                        s2 += v * f2[b]
+                    g0, g1, g2 = w.fy[k, r, 0, a], w.fy[k, r, 1, a], w.fy[k, r, 2, a]
+                    d0, d1, d2, d3 = g0 * s0, g1 * s0, g0 * s1, g2 * s0 + g0 * s2
                     for c in range(3):
                         h = hat_y[y, node[k, 0] + c]
-                        out[k, 0, c, m] += h * g0 * s0
-                        out[k, 1, c, m] += h * g1 * s0
-                        out[k, 2, c, m] += h * g0 * s1
-                        out[k, 3, c, m] += h * (g2 * s0 + g0 * s2)
+                        out[k, 0, c, m] += h * d0
+                        out[k, 1, c, m] += h * d1
+                        out[k, 2, c, m] += h * d2
+                        out[k, 3, c, m] += h * d3
         out[k, 1:] *= amplitude[k]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_defects.gaussian import kernels
 from napari_defects.gaussian.columns import Columns, hat
@@ -65,6 +66,12 @@ class Pixels:
         area = self.binning**2
         own = area * kernels.project(pull, self.windows(columns), columns.amplitude)
         return own, area * (self.hats[0].T @ pull @ self.hats[1])
+
+    def worse(self, before: Columns, after: Columns) -> npt.NDArray[np.bool_]:
+        """Columns under which the deviance is larger after a step than before it."""
+        old, new = (np.maximum(self.model(c), self.floor) for c in (before, after))
+        change = new - old - self.counts * np.log(new / old)
+        return np.asarray(kernels.project(change, self.windows(before), before.amplitude)[:, 0] > 0)
 
     def weight(self, columns: Columns) -> Array:
         """Information of each pixel: 1 / variance."""
