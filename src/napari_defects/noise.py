@@ -115,7 +115,9 @@ def from_pixels(image: FloatArray, column_px: float) -> Noise:
         share = _whiteness(pixels)
         own, squares = own * share, squares / share
     mean = convolve1d(convolve1d(pixels, _ALONG_X**2, axis=1), _ALONG_Y**2, axis=0)[2:-2, 3:-3].ravel()
-    order = np.argsort(gaussian_filter(pixels, 1.0)[2:-2, 3:-3].ravel(), kind="stable")
+    smooth = gaussian_filter(pixels, 1.0)[2:-2, 3:-3].ravel()
+    rank = (smooth - smooth.min()) * (65535 / max(float(np.ptp(smooth)), 1e-300))
+    order = np.argsort(rank.astype(np.uint16), kind="stable")  # short numbers are sorted by their digits
     parts = np.array_split(order, int(np.clip(len(order) / 300, 3, 40)))
     level = np.array([mean[p].mean() for p in parts])
     variance = np.array([_robust_mean(squares.ravel()[p]) for p in parts])

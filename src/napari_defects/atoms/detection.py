@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter, gaussian_laplace, maximum_filter, percentile_filter, zoom
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import gaussian_filter, gaussian_laplace, maximum_filter, zoom
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from napari_defects.gaussian import Columns
+from napari_defects.gaussian import Columns, wide_mean
 
 Array = npt.NDArray[np.float64]
 
@@ -65,15 +66,16 @@ def maxima(counts: Array, sigma: float, aspect: float, apart: float, likely: Arr
     sd = np.sqrt(np.maximum(gaussian_filter(counts, width), 0.02 * counts.mean()) * norm)
     size = tuple(max(3, 2 * int(0.7 * apart / a) + 1) for a in (1.0, aspect))
     highest = maximum_filter(response, size=size)
-    peak = (response == highest) & (response > 0)
-    strong = gaussian_filter(highest, 4 * sigma)
-    if likely is None:
-        return Peaks(np.argwhere(peak).astype(float), (response / sd)[peak], (response / strong)[peak])
-    smooth = gaussian_filter(likely, tuple(0.4 * w for w in width))
-    top = smooth == maximum_filter(smooth, size=size)
-    peak |= top & (smooth > 0.5)
-    z, share = np.where(response == highest, response / sd, 0)[peak], (response / strong)[peak]
-    return Peaks(np.argwhere(peak).astype(float), z, share, smooth[peak], top[peak])
+    strongest = response == highest
+    peak = strongest & (response > 0)
+    smooth = top = None
+    if likely is not None:
+        smooth = gaussian_filter(likely, tuple(0.4 * w for w in width))
+        top = smooth == maximum_filter(smooth, size=size)
+        peak |= top & (smooth > 0.5)
+    at = np.argwhere(peak).astype(float)
+    z, share = (strongest * response / sd)[peak], response[peak] / wide_mean(highest, np.full(2, 4 * sigma), at)
+    return Peaks(at, z, share) if smooth is None or top is None else Peaks(at, z, share, smooth[peak], top[peak])
 
 
 def thinned(yx: Array, rank: Array, apart: float, aspect: float) -> Array:
@@ -91,9 +93,13 @@ def first_guess(counts: Array, yx: Array, sigma: float, aspect: float) -> Column
     """Guess all parameters at candidate positions."""
     smooth = gaussian_filter(counts, (0.5 * sigma, 0.5 * sigma / aspect))
     step = max(1, int(sigma / 1.2))
-    low = percentile_filter(smooth[::step, ::step], 10, size=max(5, int(10 * sigma / step)))
+    coarse = smooth[::step, ::step]
+    size = np.minimum(max(5, int(10 * sigma / step)), coarse.shape)
+    windows = sliding_window_view(np.pad(coarse, [(n // 2, n // 2) for n in size], mode="reflect"), size)
+    windows = windows[:: max(1, size[0] // 3), :: max(1, size[1] // 3)]
+    low = np.percentile(windows.reshape(*windows.shape[:2], -1), 10, axis=2)
     grid = [max(3, 1 + round(n * a / (24 * sigma))) for n, a in zip(counts.shape, (1.0, aspect), strict=True)]
-    nodes = zoom(gaussian_filter(low, 6), np.divide(grid, low.shape), order=1, mode="nearest")
+    nodes = zoom(gaussian_filter(low, 2), np.divide(grid, low.shape), order=1, mode="nearest")
     columns = Columns(yx, np.ones(len(yx)), np.full(len(yx), sigma), np.zeros(len(yx), np.int64), nodes, aspect)
     at = np.rint(yx).astype(int)
     height = smooth[at[:, 0], at[:, 1]] - columns.background(counts.shape)

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
-from scipy.sparse.linalg import SuperLU, splu
+from scipy.sparse.linalg import splu
 
 from napari_defects.gaussian import Columns, Pixels, kernels
 from napari_defects.gaussian.kernels import Array
 
 _REACH = 4.0
 _SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns
+_LINES = 64  # taken at a time
+_AROUND = 16.0  # widths from a line beyond which columns do not feel it, even by way of their neighbours
 _MOST_LINES = 4096  # a dense system of this size still fits in memory
 
 
@@ -77,8 +79,8 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     column, line = np.nonzero(width < p.ny[:, None])
     index = (shared[column, line], (column, p.y[column] + line))
     crossed = sparse.coo_array(index, shape=(len(columns.yx), n_lines)).tocsr()
-    moved = _stiffness(pixels, columns, 1 / model).solve(crossed.toarray())  # of columns by lines, (column, line)
-    absorbed = crossed.T @ moved
+    moved = _moved(_stiffness(pixels, columns, 1 / model), crossed, columns)
+    absorbed = (crossed.T @ moved).toarray()
     fast = np.eye(n_lines) - gaussian_filter1d(np.eye(n_lines), _SLOW * float(np.median(columns.sigma)), axis=0)
     score = fast.T @ (score - own @ moved)
     information = fast.T @ (np.diag(np.sum(slope**2 / model, axis=1)) - absorbed) @ fast
@@ -87,18 +89,43 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
         return nothing
     left = np.linalg.inv(information + np.eye(n_lines) / strength)
     error = np.zeros(len(inside))
-    error[inside] = np.sqrt(np.maximum(np.einsum("ij,ij->i", moved @ left, moved), 0))
+    error[inside] = np.sqrt(np.maximum(_quadratic(moved, left), 0))
     return Jitter(fast @ (left @ score), float(np.sqrt(strength)), error)
 
 
-def _stiffness(pixels: Pixels, columns: Columns, weight: Array) -> SuperLU:
-    """Information of the columns about each other's x, factorized."""
+def _stiffness(pixels: Pixels, columns: Columns, weight: Array) -> sparse.csr_array:
+    """Information of the columns about each other's x."""
     n, near = len(columns.yx), columns.pairs(6.0)
     pairs = np.concatenate([np.repeat(np.arange(n), 2).reshape(-1, 2), near])
     values = pixels.blocks(columns, pairs, weight)[:, 2, 2]
     values[:n] = np.maximum(values[:n], 1e-3 * np.median(values[:n]))
     i, j = np.concatenate([pairs, near[:, ::-1]]).T
-    return splu(sparse.coo_array((np.concatenate([values, values[n:]]), (i, j)), shape=(n, n)).tocsc())
+    return sparse.coo_array((np.concatenate([values, values[n:]]), (i, j)), shape=(n, n)).tocsr()
+
+
+def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Columns) -> sparse.csr_array:
+    """How far each line takes the columns along, shape (column, line): some lines at a time, with the columns near."""
+    y, around, parts = columns.yx[:, 0], _AROUND * float(columns.sigma.max()), []
+    for first in range(0, crossed.shape[1], _LINES):
+        some = crossed[:, first : first + _LINES]
+        near = np.flatnonzero((y > first - around) & (y < first + _LINES + around))
+        own = stiffness[near][:, near].tocsc()
+        solved = splu(own).solve(some[near].toarray()) if len(near) else np.zeros((0, some.shape[1]))
+        index = np.repeat(near, solved.shape[1]), np.tile(np.arange(solved.shape[1]), len(near))
+        parts.append(sparse.coo_array((solved.ravel(), index), shape=some.shape))
+    return sparse.hstack(parts, format="csr")
+
+
+def _quadratic(moved: sparse.csr_array, left: Array) -> Array:
+    """Diagonal of moved left moved', shape (column,): some columns at a time, with the lines near."""
+    result = np.zeros(moved.shape[0])
+    order = np.argsort(np.add.reduceat(moved.indices, moved.indptr[:-1]) / np.diff(moved.indptr))
+    for some in np.array_split(order, max(1, len(order) // 500)):
+        rows = moved[some]
+        first, last = rows.indices.min(), rows.indices.max() + 1
+        taken = rows[:, first:last].toarray()
+        result[some] = np.sum((taken @ left[first:last, first:last]) * taken, axis=1)
+    return result
 
 
 def straighten(image: Array, offset_px: Array) -> Array:

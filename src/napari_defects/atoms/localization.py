@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from napari_defects import tables
 from napari_defects.atoms import detection
 from napari_defects.atoms.jitter import estimate_jitter, straighten
-from napari_defects.gaussian import Columns, column_misfit, fit_columns, local_excess
+from napari_defects.gaussian import Columns, column_misfit, fit_columns, in_turn, local_excess
 from napari_defects.micrograph import Maps, Micrograph, Progress
 from napari_defects.noise import Noise, column_scale_px, from_pixels
 from napari_defects.tables import Atoms
@@ -79,15 +80,19 @@ def locate(
             f"`maps` are {maps.data.shape[-2]} x {maps.data.shape[-1]} px but the image is "
             f"{micrograph.shape_yx[0]} x {micrograph.shape_yx[1]}; predict them from this image."
         )
-    found, notes = [], []
-    for index in range(micrograph.n_frames):
-        if progress is not None:
-            progress(index, micrograph.n_frames)
+
+    def one(index: int) -> tuple[pd.DataFrame, dict[str, float]]:
         likely = None if maps is None else column_probability(maps, index)
         scene = Scene.of(micrograph.frame(index), pixel, column_sigma_nm, min_separation_nm)
-        table, note = _locate(scene, pixel, threshold, likely, index)
-        found.append(table)
-        notes.append(note)
+        return _locate(scene, pixel, threshold, likely, index)
+
+    found, notes = [], []
+    with closing(in_turn(one, range(micrograph.n_frames))) as frames:
+        for index, (table, note) in enumerate(frames):
+            if progress is not None:
+                progress(index, micrograph.n_frames)
+            found.append(table)
+            notes.append(note)
     if progress is not None:
         progress(micrograph.n_frames, micrograph.n_frames)
     atoms = tables.check(pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True), "atoms")

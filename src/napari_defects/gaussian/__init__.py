@@ -8,8 +8,10 @@ coarse grid.
 - ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
 - ``equations``: Fisher information of an image, and its solution; ``fits``: the fit.
 - ``bounds``: errors, goodness of fit, Cramér–Rao bound; ``shapes``: the profile, measured.
+- ``blur``: wide averages.
 """
 
+from napari_defects.gaussian.blur import wide_mean as wide_mean
 from napari_defects.gaussian.bounds import column_misfit as column_misfit
 from napari_defects.gaussian.bounds import covariance as covariance
 from napari_defects.gaussian.bounds import cramer_rao as cramer_rao
@@ -20,3 +22,4 @@ from napari_defects.gaussian.columns import hat as hat
 from napari_defects.gaussian.fits import fit_columns as fit_columns
 from napari_defects.gaussian.pixels import Pixels as Pixels
 from napari_defects.gaussian.shapes import measure_profile as measure_profile
+from napari_defects.gaussian.threads import in_turn as in_turn

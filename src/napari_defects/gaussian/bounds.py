@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from napari_defects.gaussian import kernels, solvers
+from napari_defects.gaussian.blur import wide_mean
 from napari_defects.gaussian.columns import Columns
 from napari_defects.gaussian.equations import Neighbors
 from napari_defects.gaussian.kernels import Array
@@ -72,12 +73,11 @@ def local_excess(counts: Array, columns: Columns) -> Array:
     model = np.maximum(pixels.model(columns), pixels.floor)
     width = np.median(columns.sigma) / np.array([1.0, columns.aspect])
     left = gaussian_filter((counts - model) / np.sqrt(model), width) ** 2
-    at = np.clip(np.rint(columns.yx).astype(int), 0, np.subtract(counts.shape, 1))
     inner = np.zeros_like(left)  # beyond the edge are columns nobody fitted
     rim = np.minimum(np.ceil(4 * width).astype(int), np.subtract(left.shape, 1) // 2)
     inner[rim[0] : -rim[0], rim[1] : -rim[1]] = 1.0
-    share = gaussian_filter(inner, 8 * width, mode="constant") + 1e-6
-    around = (gaussian_filter(left * inner, 8 * width, mode="constant") / share)[at[:, 0], at[:, 1]]
+    share = wide_mean(inner, 8 * width, columns.yx, mode="constant") + 1e-6
+    around = wide_mean(left * inner, 8 * width, columns.yx, mode="constant") / share
     ratio = around / np.median(around)
     return np.asarray(np.sqrt(1 + np.clip((ratio - 1.5) / 0.5, 0, 1) * (ratio - 1)))
 

@@ -142,7 +142,8 @@ def _render(first: int, last: int, image: Array, w: Windows, order: Index, rows:
 
 def render(image: Array, w: Windows, amplitude: Array) -> None:
     """Add the columns to `image`."""
-    order = np.argsort(w.y, kind="stable")
+    short = w.y.astype(np.int16) if len(image) < 2**15 else w.y  # short numbers are sorted by their digits
+    order = np.argsort(short, kind="stable")
     spread(_render, len(image), image, w, order, w.y[order], amplitude)
 
 

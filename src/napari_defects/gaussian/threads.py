@@ -1,19 +1,23 @@
-"""Compiled loops on all cores: consecutive parts of a range, each in a thread of its own.
+"""Compiled loops, and whole frames, on all cores.
 
-The loops release the interpreter's lock. Every element is worked out by itself, so that results do not depend on
-how many threads there are. NUMBA_NUM_THREADS says how many.
+A loop is cut into consecutive parts of its range, each in a thread of its own. The loops release the interpreter's
+lock. Every element is worked out by itself, so that results do not depend on how many threads there are.
+NUMBA_NUM_THREADS says how many.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from numba import config
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 _SMALL = 256  # fewer elements than this are not worth a thread
 
@@ -38,3 +42,16 @@ def spread(loop: Callable[..., Any], n: int, *arguments: Any) -> None:
     tasks = [_pool().submit(loop, a, b, *arguments) for a, b in pairwise(edges)]
     for task in tasks:
         task.result()
+
+
+def in_turn(function: Callable[[Given], Made], items: Iterable[Given]) -> Generator[Made, None, None]:
+    """Results for `items`, several being worked on at once; whoever stops taking them stops the work."""
+    threads = max(int(config.NUMBA_NUM_THREADS), 1)
+    if threads == 1:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="napari-defects-frames")
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
