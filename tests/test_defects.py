@@ -160,6 +160,22 @@ def test_something_unknown_is_not_forced_into_a_class() -> None:
     assert (verdict[1540:] == "brighter").all()
 
 
+@pytest.mark.parametrize(("vacancies", "dopants"), [(12, 0), (6, 60), (0, 60)])
+def test_a_vacancy_is_an_empty_site(vacancies, dopants) -> None:
+    """What is nearly empty is empty where nothing else is there, and a dopant where its like are."""
+    rng = np.random.default_rng(4)
+    known = verdicts.choices(get_crystal("WSe2").sublattices[0], ["V_W"], get_crystal("WSe2"))
+    heights = np.concatenate(
+        [rng.normal(1, 0.05, 700), rng.normal(-0.03, 0.03, vacancies), rng.normal(0.3, 0.09, dopants), [0.14]]
+    )
+    probability, names, _ = verdicts.posterior(heights, known)
+    said = np.array(names)[probability.argmax(1)]
+    assert (said[:700] == "W").mean() > 0.995
+    assert (said[700 : 700 + vacancies] == "V_W").all()
+    assert (said[700 + vacancies : -1] == "darker").sum() >= dopants - 1
+    assert said[-1] == "darker" or not dopants
+
+
 @pytest.mark.parametrize(
     ("ratio", "spread", "reason"), [(0.32, 0.12, "they scatter by"), (0.5, 0.02, "they are at 0.5"), (0.32, 0.04, "")]
 )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from ase.data import atomic_numbers
+from scipy.ndimage import gaussian_filter1d
 from scipy.special import logsumexp
 from scipy.stats import norm
 from scipy.stats import t as student
@@ -36,11 +37,12 @@ _EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
 _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = 0.01  # how many columns are darker (or brighter) than all known
+_KIN_WIDTH = 0.06  # how alike the columns of one unknown kind are
 _SHARES = (0.8, 0.6)  # of the evidence of intensity and of class maps: they look at the same pixels
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
 _MOST = 4.0  # sigma that intensity can speak against a choice where maps speak, too
 _RARITY = 1.5  # how much less than the host, in the logarithm, maps expect a defect before they see it
-_MEDIAN_ERROR = 1.17  # of a scatter from the median deviation of n values, times sqrt(n)
+_MEAN_ERROR = 0.756  # of a scatter from the mean deviation of n values, times sqrt(n)
 _VOID = 0.03  # what is darker than this and a bit is no column
 _LEAST_MEMBERS = 10  # for judging a species by its columns
 _TOO_WIDE, _TOO_FAR = 1e-6, 1e-4  # how improbable their scatter and their mean may be
@@ -149,6 +151,7 @@ def posterior(
         log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / evidence[:, :1]) + _RARITY)
         doubt = np.minimum(0, share * (np.log(np.maximum(1 - evidence[:, 0], 1e-9) / evidence[:, 0]) + _RARITY))
     noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
+    empty = ratio <= 0
     for _ in range(30):
         width = noise * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
         width[:, 1:] = np.hypot(width[:, 1:], _SPECIES_WIDTH)
@@ -157,10 +160,17 @@ def posterior(
         misfit = 0.5 * offset**2 if evidence is None else np.minimum(0.5 * offset**2, 0.5 * _MOST**2)
         among = weight - trust * (misfit + np.log(width))
         among = np.exp(among - logsumexp(among, axis=1, keepdims=True))
-        familiar = np.exp(weight - np.log(width) + student.logpdf(offset, _TAIL)).sum(1)
+        tails = np.where(empty, norm.logpdf(offset), student.logpdf(offset, _TAIL))  # what is empty does not vary
+        familiar = np.exp(weight - np.log(width) + tails)
         strange = _UNKNOWN * _outlier_density(relative) * np.exp(doubt)[:, None]
-        novel = strange.sum(1) / (strange.sum(1) + familiar)
-        own = among * (1 - novel[:, None])
+        novel = strange / (strange.sum(1) + familiar.sum(1))[:, None]
+        kin = _density_of_others(relative, np.where(novel[:, 0] > 0.5, novel[:, 0], 0.0), float(noise.min()))
+        own = among * (1 - novel.sum(1, keepdims=True))
+        wrong = familiar[:, empty].sum(1) + strange[:, 0] + kin
+        nothing = np.where(empty, familiar, 0.0) / np.maximum(wrong, 1e-300)[:, None]
+        either = own[:, empty].sum(1) + novel[:, 0]  # nothing there, or something dark: as the other dark ones are
+        own = np.where(empty, either[:, None] * nothing, own)
+        novel[:, 0] = either * (1 - nothing.sum(1))
         frequency = (own.sum(0) + prior) / (own.sum() + prior.sum())
         precision = 1 / np.maximum(spread, 1e-6) ** 2
         worth = own / width**2
@@ -169,7 +179,7 @@ def posterior(
         settled, mean = np.allclose(pull, mean, atol=1e-4), pull
         if settled:
             break
-    probability = np.column_stack([own, novel[:, None] * strange / np.maximum(strange.sum(1, keepdims=True), 1e-300)])
+    probability = np.column_stack([own, novel])
     if evidence is not None:
         probability = probability**_CONFIDENCE
         probability /= probability.sum(1, keepdims=True)
@@ -220,9 +230,9 @@ def misnamed(relative: Array, known: Sequence[Choice], verdicts: Verdicts) -> di
         if n < _LEAST_MEMBERS or choice.ratio <= 0:  # nothing is nothing, however its neighbours' tails scatter
             continue
         center = float(np.median(heights))
-        scatter = 1.4826 * float(np.median(np.abs(heights - center) / width))
+        scatter = float(np.minimum(np.abs(heights - center) / width, 3).mean()) / np.sqrt(2 / np.pi)
         off = abs(center - choice.ratio) / np.hypot(choice.error, float((width**-2).sum() ** -0.5))
-        if norm.sf((scatter - 1) * np.sqrt(n) / _MEDIAN_ERROR) < _TOO_WIDE:
+        if norm.sf((scatter - 1) * np.sqrt(n) / _MEAN_ERROR) < _TOO_WIDE:
             wide = scatter * np.mean(width)
             found[choice.name] = f"they scatter by {wide:.2f}, one species would by {np.mean(width):.2f}"
         elif 2 * norm.sf(off) < _TOO_FAR:
@@ -235,6 +245,14 @@ def _outlier_density(relative: Array) -> Array:
     dark = np.where(relative < 1, np.clip((relative - _VOID) / 0.15, 0, 1), 0.0)
     bright = np.where(relative > 1, 0.5 * np.exp(-0.5 * np.maximum(relative - 1, 0)), 0.0)
     return np.column_stack([dark, bright])
+
+
+def _density_of_others(relative: Array, weight: Array, noise: float) -> Array:
+    """Share of the other columns (each by its weight) per unit of relative height, at every column."""
+    step, width = 0.01, float(np.hypot(_KIN_WIDTH, noise))
+    place = np.clip(np.rint((relative + 1) / step), 0, 599).astype(int)
+    counts = gaussian_filter1d(np.bincount(place, weight, 600), width / step)[place] / step
+    return np.asarray(np.maximum(counts - weight / (np.sqrt(2 * np.pi) * width), 0) / len(relative))
 
 
 def _peak(column: tuple[str, ...], exponent: float = 0.0) -> float:
