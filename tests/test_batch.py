@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 import napari_defects as nd
-from napari_defects.batch import Dataset, run_batch, watch, watching, work
+from napari_defects.averages import average
+from napari_defects.batch import Dataset, average_dataset, averaging, run_batch, watch, watching, work
 from napari_defects.io import write_micrograph
 
 RECIPE = {
@@ -82,6 +83,40 @@ def test_processes_give_the_same(done, folder, tmp_path):
     assert summary["status"].tolist() == ["done"], summary["error"][0]
     for name in ("defects.csv", "strain.csv", "averages/V_Se_sites.csv"):
         assert (tmp_path / "out" / "image0" / name).read_bytes() == (out / "image0" / name).read_bytes()
+
+
+def test_members_of_all_images_are_averaged_whatever_made_them(done, folder, tmp_path):
+    out, summary = done
+    averages = Dataset(out).averages
+    one = averages["V_Se"]
+    own = [nd.read_table(out / f"image{k}" / "averages" / "V_Se_members.csv")["accepted"].sum() for k in range(2)]
+    assert one.n == one.members["accepted"].sum() == sum(own)
+    assert set(one.members.loc[one.members["accepted"], "image"]) == {"image0", "image1"}
+    assert np.nanmedian(one.sites["y_err_nm"]) < 0.01
+    again = run_batch([folder], tmp_path / "out", RECIPE, workers=2, report=False)
+    assert again["status"].tolist() == summary["status"].tolist()
+    for file in (out / "averages").iterdir():
+        assert (tmp_path / "out" / "averages" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_averages_are_made_again_only_when_something_has_changed(done, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(done[0], out)
+    calls = []
+    monkeypatch.setattr(averaging, "average", lambda *a, **k: calls.append(k["max_members"]) or average(*a, **k))
+    assert average_dataset(Dataset(out))["V_Se"].n > 2
+    assert not calls
+    (out / ".averages-unfinished").mkdir()  # of a run that was killed
+    assert average_dataset(Dataset(out), max_members=6)["V_Se"].n <= 6
+    assert calls == [6]
+    assert not list(out.glob(".*"))
+    (folder / "image0.tif").rename(tmp_path / "away.tif")
+    try:
+        assert set(average_dataset(Dataset(out), max_members=7)["V_Se"].members["image"]) == {"image1"}
+    finally:
+        (tmp_path / "away.tif").rename(folder / "image0.tif")
+    run_batch([folder], out, RECIPE | {"average": {"species": []}}, workers=0, report=False)
+    assert not (out / "averages").exists()
 
 
 def test_files_of_one_name_get_their_own_folders(tmp_path):

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 import napari_defects as nd
+from napari_defects.averages.files import write_averages
 from napari_defects.io import file_name, write_micrograph
-from napari_defects.pipeline import write_averages
 
 SOURCE = Path(nd.__file__).parent
 
@@ -93,7 +93,7 @@ def test_names_from_tables_do_not_leave_the_folder(results, tmp_path, species):
     (tmp_path / "in").mkdir()
     write_averages({species: one}, tmp_path / "in")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
-    assert len(list((tmp_path / "in").iterdir())) == 3
+    assert len(list((tmp_path / "in").iterdir())) == 6
 
 
 @pytest.mark.parametrize("words", ["..", ".", "", " ", "a/../b", "C:\\x", "-rf", "x" * 400, "nul\0"])

@@ -291,8 +291,8 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
         body = pa.Table.from_pandas(plain, preserve_index=False)
         with open(path, "wb") as file:
             file.write(table.head(0).to_csv(index=False).encode())
-            csv.write_csv(body, file, csv.WriteOptions(include_header=False))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError):  # of no one type
+            csv.write_csv(body, file, csv.WriteOptions(include_header=False, quoting_style="none"))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError):  # mixed, or to be quoted
         table.to_csv(path, index=False)
 
 

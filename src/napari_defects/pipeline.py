@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from . import tables
 from .averages import ClassAverage
+from .averages.files import strain_of, write_averages
 from .crystals import get_crystal
 from .defects import knows
-from .io import file_name, read_micrograph, write_micrograph, write_table, writing_folder
+from .io import file_name, read_micrograph, write_table, writing_folder
 from .lattice import Lattice
 from .micrograph import Maps, Micrograph, Progress
 from .networks import load_model, model_for
@@ -106,28 +105,10 @@ class Results:
             draw("counts", figures.counts, self.counts, size=(120, 25 + 8 * len(self.counts)))
         for species, one in self.averages.items():
             figure, ax = figures.new(80, 85)
-            figures.displacements(figures.class_average(ax, one), _strain_of(one))
+            figures.displacements(figures.class_average(ax, one), strain_of(one))
             figures.save(figure, folder / f"average_{file_name(species)}.png")
             if len(one.precision):
                 draw(f"precision_{file_name(species)}", figures.precision, one, size=(85, 65))
-
-
-def write_averages(averages: Mapping[str, ClassAverage], folder: Path) -> None:
-    """Write ``SPECIES.tif``, ``SPECIES_sites.csv`` (STRAIN, from the defect) and ``SPECIES_members.csv``."""
-    for species, one in averages.items():
-        name = file_name(species)
-        write_micrograph(Micrograph(one.image, one.pixel_size_nm), folder / f"{name}.tif")
-        write_table(_strain_of(one), folder / f"{name}_sites.csv")
-        write_table(one.members, folder / f"{name}_members.csv")
-
-
-def _strain_of(average: ClassAverage) -> pd.DataFrame:
-    """STRAIN of a class average; without strains where it has too few columns for a lattice."""
-    try:
-        return average.strain()
-    except ValueError as error:
-        logger.info("no strain in the average of %s: %s", average.species, error)
-        return average.sites.reindex(columns=tables.empty("strain").columns)
 
 
 def analyze(

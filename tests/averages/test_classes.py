@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import napari_defects as nd
+from napari_defects.averages.files import read_averages, write_averages
 from napari_defects.averages.registration import Patches, make_template
 from napari_defects.crystals import WSE2
 from napari_defects.lattice import Lattice
@@ -138,6 +140,29 @@ def test_members_say_why_they_are_left_out(still):
     border = np.minimum(members[["y_nm", "x_nm"]].min(axis=1), 14 - members[["y_nm", "x_nm"]].max(axis=1))
     assert (members.loc[border < 0.3, "reason"] != "").all()
     assert (members["half"] == -1).equals(~members["accepted"])
+
+
+def test_no_more_members_than_asked_for_are_taken_evenly_from_all_images(still):
+    micrograph, sites, defects = still
+    images, tables = [micrograph, micrograph], [defects, defects.iloc[:10]]
+    some = nd.average(images, tables, sites=[sites, sites], rounds=1, max_members=12)["V_Se"]
+    taken = some.members["reason"] != "enough others"
+    assert taken.sum() == 12
+    assert taken.groupby(some.members["micrograph"]).sum().tolist() == [9, 3]
+    assert some.n <= 12
+    with pytest.raises(ValueError, match="max_members"):
+        nd.average(micrograph, defects, max_members=0)
+
+
+def test_averages_come_back_from_files(vacancy, tmp_path):
+    write_averages({"V_Se": vacancy}, tmp_path)
+    back = read_averages(tmp_path)["V_Se"]
+    assert back.crystal == vacancy.crystal
+    assert back.parts == vacancy.parts
+    np.testing.assert_array_equal(back.image, vacancy.image)
+    np.testing.assert_array_equal(back.draws(5), vacancy.draws(5))
+    pd.testing.assert_frame_equal(back.strain(), vacancy.strain(), check_dtype=False)
+    assert back.members_for().equals(vacancy.members_for())
 
 
 def test_registration_follows_the_image_not_the_lattice(still):

@@ -5,6 +5,7 @@
 - ``stacks``, ``registration``, ``kernels``: members fitted to their iterated average, screened, summed.
 - ``measurement``, ``coordinates``: where the columns of an average are, and how precisely.
 - ``overlaps``, ``surroundings``: what neighbouring defects add, taken off.
+- ``files``: written and read.
 - ``superposition``: clusters against sums of single defects.
 """
 

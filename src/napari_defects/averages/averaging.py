@@ -48,6 +48,7 @@ def average(
     max_strain: float | None = None,
     min_coverage: float = 0.7,
     min_correlation: float | None = None,
+    max_members: int | None = None,
     clusters_nm: float = 0.0,
     overlap: bool = True,
     pixel_size_nm: float | None = None,
@@ -86,6 +87,8 @@ def average(
         Part of a patch that must lie in the image and not under masks.
     min_correlation : float, optional
         With the template; None takes out outliers only.
+    max_members : int, optional
+        Most members of a class, evenly from all images; the others still count as neighbours. None for all.
     clusters_nm : float
         Pairs and triples of defects that are not farther apart than this are classes of their own, see
         `find_clusters`, beside the single ones.
@@ -113,6 +116,8 @@ def average(
     """
     if not radius_nm >= 0.25:
         raise ValueError(f"`radius_nm` must be at least 0.25 nm, a column and its neighbours, got {radius_nm}.")
+    if max_members is not None and not max_members >= 1:
+        raise ValueError(f"`max_members` must be at least 1, or None for all, got {max_members}.")
     images = [micrographs] if isinstance(micrographs, Micrograph) else list(micrographs)
     tables = [check(t, "defects") for t in _as_list(defects, len(images), "defects")]
     site_tables = _as_list(sites, len(images), "sites") if sites is not None else [None] * len(images)
@@ -124,7 +129,9 @@ def average(
     clusters = _clusters(tables, grounds, clusters_nm)
     names = list(species) if species is not None else sorted({s for t in [*tables, *clusters] for s in t["species"]})
     frames = Frames(images)
-    stacks = [gather(name, frames, tables, grounds, pixel, radius_nm, isolation_nm, clusters) for name in names]
+    stacks = [
+        gather(name, frames, tables, grounds, pixel, radius_nm, isolation_nm, clusters, max_members) for name in names
+    ]
     total = sum(len(stack.groups) for stack in stacks) * (2 * rounds + 1)
     done = 0
 

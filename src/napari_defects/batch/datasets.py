@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from .. import tables
+from ..averages import ClassAverage
+from ..averages.files import read_averages
 from ..io import read_table, write_table
 from ..statistics import pool
 from ..tables import Counts
@@ -84,6 +86,11 @@ class Dataset:
             page.attrs["area_nm2"] = area[image]
             pages.append(page)
         return pool(pages, confidence=confidence)
+
+    @property
+    def averages(self) -> dict[str, ClassAverage]:
+        """Class averages over all images, by species, as `average_dataset` made them."""
+        return read_averages(self.folder / "averages")
 
     def _areas(self) -> list[float]:
         done = self.summary[self.summary["status"].isin(["done", "kept"])]

@@ -15,6 +15,7 @@ from ..formats import READERS
 from ..io import write_table
 from ..micrograph import Progress
 from ..recipes import Recipe
+from .averaging import average_dataset
 from .datasets import Dataset, drop_partitions
 from .work import SUMMARY, analyze_one, folders_for, images_in, row_of
 
@@ -30,6 +31,7 @@ def run_batch(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
+    averages: bool = True,
     report: bool = True,
     on_file: Callable[[dict[str, Any]], None] | None = None,
     progress: Progress | None = None,
@@ -52,12 +54,15 @@ def run_batch(
         two cores.
     scheduler : str, optional
         Address of a running dask scheduler, as ``tcp://host:8786``, instead of processes here.
+    averages : bool
+        Average the defects of all images by species, see `average_dataset`.
     report : bool
         Write ``report.html``, too.
     on_file : callable, optional
         ``on_file(row)`` with the row of each file as soon as it is there.
     progress : callable, optional
-        ``progress(done, total)``, per file; to cancel, raise from it.
+        ``progress(done, total)``, per file, and with all of them done while averages are made; to cancel,
+        raise from it.
 
     Returns
     -------
@@ -88,11 +93,13 @@ def run_batch(
             on_file(row)
         if progress is not None:
             progress(len(rows), len(jobs))
-    return finish(rows, out, report=report)
+    return finish(rows, out, averages=averages, report=report, progress=progress)
 
 
-def finish(rows: list[dict[str, Any]], out: Path, *, report: bool = True) -> pd.DataFrame:
-    """Write the summary, the pooled counts and the report."""
+def finish(
+    rows: list[dict[str, Any]], out: Path, *, averages: bool, report: bool, progress: Progress | None = None
+) -> pd.DataFrame:
+    """Write the summary, the pooled counts, averages and the report."""
     rows = sorted(rows, key=lambda row: str(row["file"]))
     summary = pd.DataFrame({name: [row[name] for row in rows] for name in SUMMARY})
     write_table(summary, out / "summary.csv")
@@ -100,6 +107,12 @@ def finish(rows: list[dict[str, Any]], out: Path, *, report: bool = True) -> pd.
     drop_partitions(out, dataset.images)
     if next(dataset.each("counts"), None) is not None:
         write_table(dataset.counts(), out / "counts.csv")
+    if averages:
+        try:
+            done = len(rows)
+            average_dataset(dataset, progress=None if progress is None else lambda *_: progress(done, done))
+        except ValueError as error:
+            logger.warning("no averages over all images: %s", error)
     if report:
         from .report import write_report
 

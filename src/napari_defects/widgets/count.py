@@ -227,7 +227,7 @@ def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv") -> list[
         picture = Micrograph(pixels, None if size is None else (float(size[0]), float(size[1])))
         written.append(write_micrograph(picture, folder / "left_out.tif"))
     if averages:
-        from napari_defects.pipeline import write_averages
+        from napari_defects.averages.files import write_averages
 
         (folder / "averages").mkdir(exist_ok=True)
         write_averages(averages, folder / "averages")
