@@ -56,6 +56,11 @@ def test_batch_lists_filters_and_opens(finish: Finish, images: Path, tmp_path: P
     assert {"scan0", "atoms · scan0", "defects · scan0"} <= {layer.name for layer in viewer.layers}
     assert widget.report_button.isEnabled()
 
+    widget.show_averages()
+    assert "average V_Se · out" in {layer.name for layer in viewer.layers}
+    assert "members" in widget.words.text()
+    assert not widget.gallery.isHidden()
+
     again = Batch(ViewerModel())
     finish(again, lambda: again.open_dataset(str(tmp_path / "out")))
     assert again.files.rowCount() == 3

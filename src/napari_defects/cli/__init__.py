@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .cells import cells, noise_sweep
-from .jobs import analyze, batch, demo, simulate, watch
+from .jobs import analyze, average_dataset, batch, demo, simulate, watch
 from .movies import bonds
 from .networks import evaluate, models, train
 from .steps import average, classify, count, locate, predict, strain, track
@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are tiny: threads
 
 VERBS: tuple[Callable[..., None], ...] = (
     simulate, train, evaluate, predict, locate, classify, cells, average, strain, bonds, track, count, analyze, batch,
-    watch, models, noise_sweep, demo,
+    average_dataset, watch, models, noise_sweep, demo,
 )  # fmt: skip
 """In the order of the help."""
 

@@ -64,17 +64,39 @@ def batch(
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
     workers: Annotated[int | None, typer.Option(help="processes; 0 for none beside this one")] = None,
     scheduler: Annotated[str | None, typer.Option(help="address of a dask scheduler")] = None,
+    averages: Annotated[bool, typer.Option(help="average the defects of all images, too")] = True,
 ) -> None:  # fmt: skip
     """Analyse many images in parallel; a run that was broken off goes on where it stopped."""
     from ..batch import run_batch
 
     with progress_bar("batch") as progress:
         steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
-        summary = run_batch(images, out, steps, workers=workers, scheduler=scheduler, progress=progress)
+        summary = run_batch(
+            images, out, steps, workers=workers, scheduler=scheduler, averages=averages, progress=progress
+        )
     failed = summary[summary["status"] == "failed"]
     typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images are in {out}; see report.html")
     if len(failed):
         raise typer.Exit(1)
+
+
+def average_dataset(
+    dataset: Annotated[Path, typer.Argument(help="folder that batch has written")],
+    max_members: Annotated[int | None, typer.Option(help="of a species, evenly from the images")] = None,
+    max_images: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    """Average the defects of all images of a dataset by species, into DATASET/averages, and renew its report."""
+    from ..batch import Dataset
+    from ..batch import average_dataset as run
+    from ..batch.report import write_report
+
+    with progress_bar("average") as progress:
+        options = {} if max_images is None else {"max_images": max_images}
+        averages = run(Dataset(dataset), max_members=max_members, progress=progress, **options)
+    write_report(Dataset(dataset))
+    for species, one in averages.items():
+        typer.echo(f"{species:<14}{one.n:>6} members")
+    typer.echo(f"averages are in {dataset / 'averages'}" if averages else "nothing was averaged")
 
 
 def watch(

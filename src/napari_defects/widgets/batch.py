@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QPushButton
+from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._file_list import Files, analyse
 from napari_defects.widgets._forms import Form
+from napari_defects.widgets._layers import about
 from napari_defects.widgets._picks import CRYSTAL, MODEL
 from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets.average import GAP_NM, Gallery, average_layer, details
 
 EVERY = "all species"
 
@@ -93,14 +96,22 @@ class Batch(_OverFiles):
         """Add what is for a finished dataset."""
         super().build()
         self.open_button, self.report_button = QPushButton("Open finished dataset…"), QPushButton("Show report")
+        self.average_button = QPushButton("Show averages")
         self.open_button.clicked.connect(lambda: self.open_dataset())
         self.report_button.clicked.connect(lambda: self.show_report())
+        self.average_button.clicked.connect(lambda: self.show_averages())
         self.report_button.setEnabled(False)
+        self.average_button.setEnabled(False)
+        self.gallery, self.words = Gallery(self.viewer), QLabel()
+        self.gallery.chosen.connect(lambda layer: self.words.setText(details(about(layer)["average"])))
+        for widget in (self.gallery, self.words):
+            widget.setVisible(False)
         self.species = ComboBox(name="species", label="Count", choices=[EVERY])
         self.species.changed.connect(lambda species: self.count(species))
         self.filter = Form([self.species])
         self.filter.setVisible(False)
-        for widget in (self.filter, self.open_button, self.report_button):
+        buttons = (self.open_button, self.average_button, self.report_button)
+        for widget in (self.filter, *buttons, self.gallery, self.words):
             self.add(widget)
         self.dataset: Any = None
 
@@ -139,6 +150,20 @@ class Batch(_OverFiles):
         kept = found if species == EVERY else found[found["species"] == species]
         self.files.show_counts(kept.groupby("image").size().to_dict())
 
+    def show_averages(self) -> None:
+        """Show the class averages over all images: as layers left of the images, and side by side."""
+        averages = sorted(self.dataset.averages.values(), key=lambda one: -one.n)
+        known = {"image": self.dataset.folder.name, "crystal": self.pickers["crystal"].value}
+        layers = []
+        for number, one in enumerate(averages):
+            side = one.pixel_size_nm * len(one.image) + GAP_NM / 2
+            row, column = divmod(number, 2)
+            layers.append(upsert(self.viewer, average_layer(one, (row * side, -GAP_NM - (column + 1) * side), known)))
+        self.gallery.show_layers(layers)
+        self.words.setVisible(True)
+        if layers:
+            self.gallery.take(layers[0])
+
     def show_report(self) -> None:
         """Open the report in the browser."""
         from qtpy.QtCore import QUrl
@@ -159,6 +184,9 @@ class Batch(_OverFiles):
         self.species.choices = [EVERY, *found.index]
         self.filter.setVisible(True)
         self.report_button.setEnabled((self.dataset.folder / "report.html").is_file())
+        self.average_button.setEnabled(any((self.dataset.folder / "averages").glob("*.npz")))
+        self.gallery.show_layers([])
+        self.words.setVisible(False)
 
 
 class Watch(_OverFiles):
