@@ -253,7 +253,9 @@ def multislice(options: argparse.Namespace) -> None:
         return Jitter(np.zeros(len(counts)), 0.0, np.zeros(len(columns.yx)))
 
     folder = options.shared / "checks" / "multislice"
-    print("\nmultislice: rms of the error, y / x in pm (common offset of a sublattice left out), and the bound")
+    print("\nmultislice: rms of the error, y / x in pm (common offset of a sublattice left out), and the bound;")
+    print("between copies of the same column, as the field is periodic: what its three frozen phonons and its")
+    print("neighbours do to a column is the same in all (last: how many more copies than columns)")
     for name in ("wsete_mid", "wsete_high"):
         image = next(i for i in json.loads((folder / "manifest.json").read_text())["images"] if i["name"] == name)
         pixel = image["params"]["pixel_size_nm"]
@@ -269,12 +271,15 @@ def multislice(options: argparse.Namespace) -> None:
             for kind in ("W", "Se+Se"):
                 own = good & (truth["elements"].to_numpy()[near] == kind)
                 if own.any():
-                    off = (at - true[near])[own]
-                    off = 1e3 * np.sqrt(((off - off.mean(axis=0)) ** 2).mean(axis=0))
+                    off = 1e3 * (at - true[near])[own]
                     best = 1e3 * np.sqrt((limit[own] ** 2).mean(axis=0))
+                    copies = pd.DataFrame(off).groupby(truth["src_index"].to_numpy()[near][own])
+                    free = len(off) - copies.ngroups
+                    apart = np.sqrt(((off - copies.transform("mean").to_numpy()) ** 2).sum(axis=0) / free)
                     print(
-                        f"  {name:11} jitter {label:3}  {kind:5} {off.round(2)}  bound {best.round(2)}"
-                        f"  ratio {(off / best).round(2)}"
+                        f"  {name:11} jitter {label:3}  {kind:5} {off.std(axis=0).round(2)}"
+                        f"  between copies {apart.round(2)}  bound {best.round(2)}"
+                        f"  ratios {(off.std(axis=0) / best).round(2)} {(apart / best).round(2)} ({free})"
                     )
 
 
