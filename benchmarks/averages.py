@@ -2,7 +2,7 @@
 
 python benchmarks/averages.py registration [--patches 200]
 python benchmarks/averages.py speed [--members 1000]
-python benchmarks/averages.py planted | nulls | vacancies | maps [--seeds 20] [--sites true] [--engine multislice]
+python benchmarks/averages.py planted | nulls | vacancies | maps | multislice [--seeds 20] [--first 1000] [--sites true]
 
 pystackreg is not a dependency of this package: it is measured where it is installed. Sets are made by the
 simulator and go through locate, fit_lattice, assign_sites and average, as a user's images do; only which
@@ -102,25 +102,29 @@ def speed(arguments: argparse.Namespace) -> None:
     print(found.precision.to_string(index=False))
 
 
-def images_of(seed: int, members: float, relaxation: Relaxation | None, side_nm: float, sites: str, engine: str):
+def images_of(seed: int, members: float, relaxation: Relaxation | None, side_nm: float, sites: str):
     """Make an image and measure it: micrograph, defects, sites and lattice."""
     micrograph, truth = nd.simulate(
         "WSe2", field_of_view_nm=side_nm, pixel_size_nm=PIXEL_NM, defects={"V_Se": members},
-        relaxation={} if relaxation is None else {"V_Se": relaxation}, dose_e_per_A2=DOSE, seed=seed, engine=engine,
+        relaxation={} if relaxation is None else {"V_Se": relaxation}, dose_e_per_A2=DOSE, seed=seed,
     )  # fmt: skip
     if sites == "true":
         return micrograph, micrograph.metadata["defects"], truth, None
+    return measured(micrograph, micrograph.metadata["defects"])
+
+
+def measured(micrograph: nd.Micrograph, defects: pd.DataFrame):
+    """Find columns and lattice: micrograph, defects with their sites on this lattice, sites and lattice."""
     atoms = nd.locate(micrograph)
     lattice = nd.fit_lattice(atoms, "WSe2")
-    defects = micrograph.metadata["defects"]
     i, j, number = lattice.index(defects[["y_nm", "x_nm"]].to_numpy())
     names = np.array([s.name for s in lattice.crystal.sublattices])[number]
     return micrograph, defects.assign(i=i, j=j, sublattice=names), nd.assign_sites(atoms, lattice), lattice
 
 
-def one_set(seed: int, members: float, relaxation: Relaxation | None, side_nm: float, *how: str) -> nd.ClassAverage:
+def one_set(seed: int, members: float, relaxation: Relaxation | None, side_nm: float, how: str) -> nd.ClassAverage:
     """Class average of one set."""
-    micrograph, defects, sites, lattice = images_of(seed, members, relaxation, side_nm, *how)
+    micrograph, defects, sites, lattice = images_of(seed, members, relaxation, side_nm, how)
     return nd.average(micrograph, defects, sites=sites, lattice=lattice, species=["V_Se"])["V_Se"]
 
 
@@ -141,38 +145,60 @@ def planted(arguments: argparse.Namespace) -> None:
     }
     for k, (name, relaxation) in enumerate(fields.items()):
         cpu = time.process_time()
-        found = one_set(100 + k, arguments.vacancies, relaxation, arguments.side, arguments.sites, arguments.engine)
-        shells = shells_of(found, relaxation)
-        table = found.strain()
-        x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
-        r = np.linalg.norm(x, axis=1)
-        use = (r > 0.1) & table["uy_pm"].notna().to_numpy()
-        true = 1e6 * relaxation(r[use], NEAREST)[:, None] * x[use] / r[use, None] / 1000
-        error = table.loc[use, ["uy_pm", "ux_pm"]].to_numpy() - true
-        stated = np.sqrt((table.loc[use, ["uy_err_pm", "ux_err_pm"]].to_numpy() ** 2).mean())
-        fit = nd.fit_eshelby(table, exclude_nm=0.1, draws_pm=found.draws())
-        wave = fit.oscillation
+        found = one_set(100 + k, arguments.vacancies, relaxation, arguments.side, arguments.sites)
         print(f"\n{name}: {found.n} vacancies, {time.process_time() - cpu:.0f} CPU s")
-        print(
-            shells[["r_nm", "sublattice", "planted_pm", "radial_pm", "radial_err_pm", "error_pm"]]
-            .round(3)
-            .to_string(index=False)
-        )
-        print(
-            f"largest error of a shell {shells['error_pm'].abs().max():.2f} pm; "
-            f"true error {np.sqrt((error**2).mean()):.3f} pm, "
-            f"half-set precision {stated:.3f} pm; oscillation p = {wave.p_value:.2g}, {wave.wavelength_nm:.2f} nm, "
-            f"decay {wave.decay_nm:.2f} nm; C = {1e3 * fit.c_nm2:.3f} ± {1e3 * fit.c_err_nm2:.3f} "
-            f"(planted {relaxation.amplitude_pm * NEAREST:.3f}) 1e-3 nm2"
-        )
-        print(found.members_for(0.3).round(1).to_string(index=False))
+        report(found, relaxation)
+
+
+def report(found: nd.ClassAverage, relaxation: Relaxation | None) -> None:
+    """Print shells beside what was planted, true error beside the half-sets', the oscillation and C."""
+    shells, table = shells_of(found, relaxation), found.strain()
+    x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+    r = np.linalg.norm(x, axis=1)
+    use = (r > 0.1) & table["uy_pm"].notna().to_numpy()
+    radial = np.zeros(use.sum()) if relaxation is None else 1000 * relaxation(r[use], NEAREST)
+    error = table.loc[use, ["uy_pm", "ux_pm"]].to_numpy() - radial[:, None] * x[use] / r[use, None]
+    stated = np.sqrt((table.loc[use, ["uy_err_pm", "ux_err_pm"]].to_numpy() ** 2).mean())
+    fit = nd.fit_eshelby(table, exclude_nm=0.1, draws_pm=found.draws())
+    wave, c = fit.oscillation, 0.0 if relaxation is None else relaxation.amplitude_pm * NEAREST
+    columns = ["r_nm", "sublattice", "planted_pm", "radial_pm", "radial_err_pm", "error_pm"]
+    print(shells[columns].round(3).to_string(index=False))
+    print(
+        f"largest error of a shell {shells['error_pm'].abs().max():.2f} pm; "
+        f"true error {np.sqrt((error**2).mean()):.3f} pm, half-set precision {stated:.3f} pm; "
+        f"oscillation p = {wave.p_value:.2g}, {wave.wavelength_nm:.2f} nm, decay {wave.decay_nm:.2f} nm; "
+        f"C = {1e3 * fit.c_nm2:.3f} ± {1e3 * fit.c_err_nm2:.3f} (planted {c:.3f}) 1e-3 nm2"
+    )
+    print(found.members_for(0.3).round(1).to_string(index=False))
+
+
+def multislice(arguments: argparse.Namespace) -> None:
+    """Count a field of either engine many times: five vacancies that pull, and five that do not."""
+    places = [("V_Se", y, x) for y, x in ((1.3, 1.4), (1.4, 3.7), (2.6, 2.5), (3.7, 1.3), (3.6, 3.6))]
+    for seed, relaxation in ((71, Relaxation(-4.0, wavelength_nm=0.66, decay_nm=1.5)), (72, None)):
+        for engine in ("fast", "multislice"):
+            cpu = time.process_time()
+            expected, _ = nd.simulate(
+                "WSe2", field_of_view_nm=5.0, pixel_size_nm=PIXEL_NM, at=places, dose_e_per_A2=DOSE, engine=engine,
+                relaxation={} if relaxation is None else {"V_Se": relaxation}, scan=nd.Scan(rotation_deg=11.0),
+                detector=nd.Detector(read_noise_e=0), shot_noise=False, seed=seed,
+            )  # fmt: skip
+            rng, camera = np.random.default_rng(seed), nd.Detector()
+            noisy = [nd.Micrograph(camera.read(expected.frame(), rng), PIXEL_NM) for _ in range(arguments.copies)]
+            images, defects, sites, lattices = zip(
+                *(measured(one, expected.metadata["defects"]) for one in noisy), strict=True
+            )
+            found = nd.average(images, defects, sites=sites, lattice=lattices, species=["V_Se"])["V_Se"]
+            name = "no field" if relaxation is None else "-4 r1/r, wave 0.66 nm"
+            print(f"\n{engine}, {name}: {found.n} vacancies, {time.process_time() - cpu:.0f} CPU s")
+            report(found, relaxation)
 
 
 def nulls(arguments: argparse.Namespace) -> None:
     """Vacancies without a field: how often an oscillation or a shell is called significant."""
     flags, pulls, first = [], [], []
-    for seed in range(arguments.seeds):
-        found = one_set(1000 + seed, arguments.vacancies, None, arguments.side, arguments.sites, arguments.engine)
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        found = one_set(seed, arguments.vacancies, None, arguments.side, arguments.sites)
         shells = shells_of(found, None)
         fit = nd.fit_eshelby(found.strain(), exclude_nm=0.1, draws_pm=found.draws())
         pull = (shells["radial_pm"] / shells["radial_err_pm"]).to_numpy()
@@ -197,7 +223,7 @@ def vacancies(arguments: argparse.Namespace) -> None:
     """Bias where vacancies are many: C against what was planted, with and without the overlap taken off."""
     for fraction, side in ((0.003, 40.0), (0.01, 26.0), (0.03, 22.0)):
         micrograph, defects, sites, lattice = images_of(
-            int(1e4 * fraction), fraction, Relaxation(-6.0), side, arguments.sites, arguments.engine
+            int(1e4 * fraction), fraction, Relaxation(-6.0), side, arguments.sites
         )
         for overlap in (False, True):
             found = nd.average(micrograph, defects, sites=sites, lattice=lattice, species=["V_Se"], overlap=overlap)[
@@ -246,7 +272,7 @@ def maps(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    jobs = {f.__name__: f for f in (registration, speed, planted, nulls, vacancies, maps)}
+    jobs = {f.__name__: f for f in (registration, speed, planted, nulls, vacancies, maps, multislice)}
     parser.add_argument("what", nargs="*", default=["registration", "speed"], help=", ".join(jobs))
     parser.add_argument("--patches", type=int, default=200)
     parser.add_argument("--members", type=int, default=1000)
@@ -254,7 +280,8 @@ def main() -> None:
     parser.add_argument("--side", type=float, default=26.0, help="field of view of a set in nm")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--sites", default="measured", help="true: those of the truth, without locate and fit_lattice")
-    parser.add_argument("--engine", default="fast")
+    parser.add_argument("--first", type=int, default=1000, help="first seed of the nulls")
+    parser.add_argument("--copies", type=int, default=32, help="noisy copies of the multislice field")
     arguments = parser.parse_args()
     for name in arguments.what:
         jobs[name](arguments)

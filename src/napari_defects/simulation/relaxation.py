@@ -15,7 +15,7 @@ from .crystal_files import read_atoms
 from .specimen import Array, Defect, Specimen
 from .supercells import structure_sites
 
-_REACH_NM = 1.2
+_TOGETHER = 1000  # defects whose pairs with columns are held at a time
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,14 @@ class Relaxation:
     amplitude_pm : float
         Displacement of the nearest columns; outwards is positive.
     wavelength_nm, decay_nm : float
+    reach_nm : float
+        Columns farther away stay where they are.
     """
 
     amplitude_pm: float
     wavelength_nm: float = np.inf
     decay_nm: float = np.inf
+    reach_nm: float = 5.0
 
     def __call__(self, distance_nm: Array, nearest_nm: float) -> Array:
         """Radial displacement in nm."""
@@ -110,25 +113,25 @@ def _nearest_image(offset_nm: Array, edges_nm: Array) -> Array:
     return np.asarray((fraction - np.round(fraction)) @ edges_nm)
 
 
-def relax(
-    specimen: Specimen, relaxation: Mapping[str, Relaxation | Displacements], reach_nm: float = _REACH_NM
-) -> None:
+def relax(specimen: Specimen, relaxation: Mapping[str, Relaxation | Displacements]) -> None:
     """Displace the columns around each defect whose species has a relaxation."""
     if not len(specimen.column) or not relaxation:
         return
-    tree = cKDTree(specimen.ideal_nm)
+    tree, nearest = cKDTree(specimen.ideal_nm), specimen.crystal.nearest_neighbor_nm
     for species, field_of in relaxation.items():
         defects = [d for d in specimen.defects if d.species == species]
         if isinstance(field_of, Displacements):
             for defect in defects:
                 _displace(specimen, tree, defect, field_of)
-        elif defects:
-            centers = np.array([d.center_nm for d in defects])
-            pairs = cKDTree(centers).sparse_distance_matrix(tree, reach_nm, output_type="ndarray")
+            continue
+        for first in range(0, len(defects), _TOGETHER):
+            centers = np.array([d.center_nm for d in defects[first : first + _TOGETHER]])
+            pairs = cKDTree(centers).sparse_distance_matrix(tree, field_of.reach_nm, output_type="ndarray")
             pairs = pairs[pairs["v"] > 1e-3]
-            size = field_of(pairs["v"], specimen.crystal.nearest_neighbor_nm) / pairs["v"]
-            away = specimen.ideal_nm[pairs["j"]] - centers[pairs["i"]]
-            np.add.at(specimen.position_nm, pairs["j"], size[:, None] * away)
+            size = field_of(pairs["v"], nearest) / pairs["v"]
+            away = size[:, None] * (specimen.ideal_nm[pairs["j"]] - centers[pairs["i"]])
+            for axis in (0, 1):
+                specimen.position_nm[:, axis] += np.bincount(pairs["j"], away[:, axis], len(specimen.position_nm))
 
 
 def _displace(specimen: Specimen, tree: cKDTree, defect: Defect, around: Displacements) -> None:
