@@ -1,19 +1,16 @@
-"""Unit cells: how many are found, how they are named, how fast; ours beside 2DIP-Net's two networks and the class maps.
+"""Unit cells: how many are found, how honest their probabilities are, how fast; ours beside 2DIP-Net's two networks.
 
-    python benchmarks/cells.py [find] [multislice] [calibration] [time] [gallery]
+    python benchmarks/cells.py [find] [calibration] [time]
 
-Without a word: the first three. `find` simulates images as 2DIP-Net's (75 x 65 pixels per unit cell of MoTe2) from
-seeds that no training has seen; `multislice` and `gallery` need the folder of images (NAPARI_DEFECTS_SHARED, or
-../shared beside the repository); nothing is ever tuned on them. Noise: `napari-defects noise-sweep`.
+Without a word: the first two. `find` simulates images as 2DIP-Net's (75 x 65 pixels per unit cell of MoTe2) from
+seeds that no training has seen. How cells are named: `cell_kinds.py`. Noise: `napari-defects noise-sweep`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,18 +18,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import torch
-from scipy.spatial import cKDTree
 
 import napari_defects as nd
 from napari_defects.cells.boxes import Found, find_cells
 from napari_defects.cells.detection import detect_cells
 from napari_defects.cells.examples import simulated, sites_nm, true_cells
 from napari_defects.cells.hexagons import boxes_around, iou, unit_cells
-from napari_defects.cells.kinds import cells_of, frame_of, kinds_of, number_of
+from napari_defects.cells.kinds import cells_of, frame_of
 from napari_defects.cells.patches import CELL_SIZE
 from napari_defects.networks import list_models, load_model, model_for
 
-SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))
 PIXEL_NM, DOSE = nd.PRESETS["2DIP-Net"]["pixel_size_nm"], nd.PRESETS["2DIP-Net"]["dose_e_per_A2"]
 DEFECTS = {"V_Te": 0.04, "V2_Te": 0.02, "V_Mo": 0.02, "V_Te+V_Mo": 0.01, "V2_Te+V_Mo": 0.01}
 FIRST_SEED = 900_000
@@ -125,89 +120,6 @@ def find(n: int = 10) -> None:
         print(f"  lattice at {angle:3d} degrees: {value:.3f}, {len(found.boxes) // 2} hexagons")
 
 
-def multislice_cells(name: str) -> tuple[nd.Micrograph, pd.DataFrame, pd.DataFrame]:
-    """Return a multislice image, its measured sites, and what each of their cells truly is."""
-    import tifffile
-
-    folder = SHARED / "checks" / "multislice"
-    params = next(i for i in json.loads((folder / "manifest.json").read_text())["images"] if i["name"] == name)[
-        "params"
-    ]
-    micrograph = nd.Micrograph(tifffile.imread(folder / f"{name}.tif"), params["pixel_size_nm"])
-    atoms = nd.locate(micrograph)
-    sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "MoTe2"))
-    true = pd.read_csv(folder / f"{name}_defects.csv")
-    places = true[["y_px", "x_px"]].to_numpy(float) * params["pixel_size_nm"]
-    species = true["type"].map({"VTe": "V_Te", "VTe2": "V2_Te", "VMo": "V_Mo"}).to_numpy(object)
-    return micrograph, sites, with_truth(cells_of(sites, nd.MOTE2), places, species, micrograph)
-
-
-def with_truth(cells: pd.DataFrame, places: np.ndarray, species: np.ndarray, micrograph: nd.Micrograph) -> pd.DataFrame:
-    """Cells 0.25 nm from the border with the kind that true defects at `places` make of them."""
-    kinds, _ = kinds_at(sites_nm(cells), places, species)
-    at = sites_nm(cells)
-    inner = ((at > 0.25) & (at < micrograph.extent_nm - 0.25)).all((1, 2))
-    return cells.assign(kind=kinds)[inner]
-
-
-def kinds_at(at: np.ndarray, places: np.ndarray, species: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Kinds of cells with sites at `at` that defects at `places` make, and which hold a species that is no vacancy."""
-    distance, which = cKDTree(places).query(at.reshape(-1, 2))
-    names = np.where(distance < 0.1, species[which], "").reshape(-1, 2)
-    chalcogen = np.select([names[:, 1] == "V2_Te", names[:, 1] == "V_Te"], [2, 1], 0)
-    strange = ~np.isin(names[:, 0], ["", "V_Mo"]) | ~np.isin(names[:, 1], ["", "V_Te", "V2_Te"])
-    return number_of(chalcogen, (names[:, 0] == "V_Mo").astype(int)), strange
-
-
-def verdicts(cells: pd.DataFrame, truth: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kind, and how sure, of each true cell in a table of CELLS; -1 where it was not found."""
-    kinds = kinds_of("MoTe2")
-    known = cells.assign(said=cells["species"].map({k: n for n, k in enumerate(kinds)})).set_index(["frame", "i", "j"])
-    known = known.reindex(truth.index)
-    sure = known["probability"].fillna(0.0).to_numpy(float)
-    return known["said"].fillna(-1).to_numpy(int), sure, truth["kind"].to_numpy(int)
-
-
-def by_defects(defects: pd.DataFrame, truth: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the same from a table of DEFECTS: what the methods for sites make of each cell."""
-    places, species = defects[["y_nm", "x_nm"]].to_numpy(float), defects["species"].to_numpy(object)
-    kinds, strange = kinds_at(sites_nm(truth), places, species)
-    said = np.where(strange, -1, kinds)
-    return said, np.ones(len(said)), truth["kind"].to_numpy(int)
-
-
-def multislice() -> None:
-    """Print the accuracy of each way, kind by kind, and its confusion matrix."""
-    kinds = kinds_of("MoTe2")
-    for name in ("mote2_mid", "mote2_low"):
-        micrograph, sites, truth = multislice_cells(name)
-        n = np.bincount(truth["kind"], minlength=6)
-        print(f"\n{name}: {len(truth)} cells; " + ", ".join(f"{k} {c}" for k, c in zip(kinds, n, strict=True) if c))
-        print(f"{'way':34}" + "".join(f"{k:>13}" for k, c in zip(kinds, n, strict=True) if c) + f"{'p > 0.9':>10}")
-        ways: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        for model in list_models("cells"):
-            if model["crystal"] == "MoTe2":
-                ways[model["name"]] = verdicts(detect_cells(micrograph, model["name"], sites=sites), truth)
-        for model in ("mote2-cells-halves", "mote2-cells-whole"):
-            if model in ways:
-                cells = detect_cells(micrograph, model, sites=sites, boxes="mote2-boxes")
-                ways[f"{model}, in boxes"] = verdicts(cells, truth)
-        fcn = model_for("MoTe2")
-        if fcn is not None:
-            ways[f"class maps ({fcn})"] = by_defects(nd.classify(micrograph, sites, model=fcn), truth)
-        ways["intensities"] = by_defects(nd.classify(micrograph, sites, method="intensities"), truth)
-        for way, (said, sure, actual) in ways.items():
-            recall = [np.mean(said[actual == k] == k) for k, c in enumerate(n) if c]
-            share = f"{np.mean(sure > 0.9):10.4f}" if sure.min() < 1 else f"{'–':>10}"
-            print(f"{way:34}" + "".join(f"{r:13.4f}" for r in recall) + share)
-        for way, (said, _, actual) in ways.items():
-            wrong = said != actual
-            pairs = pd.Series(list(zip(actual[wrong], said[wrong], strict=True))).value_counts() if wrong.any() else {}
-            called = {-1: "not found or another species", **dict(enumerate(kinds))}
-            print(f"  {way}: " + ("; ".join(f"{kinds[a]} as {called[s]} {c}" for (a, s), c in pairs.items())
-                                  if wrong.any() else "all right"))  # fmt: skip
-
-
 def calibration(n: int = 20) -> None:
     """Print accuracy and honesty of the probabilities on simulated images of unseen seeds, by dose."""
     from napari_defects.cells.detection import calibrated
@@ -255,53 +167,9 @@ def timing() -> None:
             print(f"  {name:32}{time.process_time() - start:8.2f}")
 
 
-def gallery(out: Path = Path("runs")) -> None:
-    """Draw what each way says of real WSe2 and MoS2, and where they disagree."""
-    import matplotlib.pyplot as plt
-
-    from napari_defects.cells.collection import crops
-
-    out.mkdir(exist_ok=True)
-    images = {
-        "wse2_ti": ("WSe2", nd.calibrate(nd.read_micrograph(SHARED / "data/wse2_ti/1028_ADF2_25.dm4"), "WSe2")),
-        "mos2": ("MoS2", nd.Micrograph(np.load(SHARED / "data/mos2/MoS2_stem_Exp-000-2.npy"), 9.0 / 512)),
-    }
-    for name, (crystal, micrograph) in images.items():
-        atoms = nd.locate(micrograph)
-        sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, crystal))
-        ways: dict[str, pd.Series] = {}
-        for model in (row for row in list_models("cells") if row["crystal"] == crystal):
-            cells = detect_cells(micrograph, model["name"], sites=sites)
-            ways[model["name"]] = cells.set_index(["i", "j"])["species"]
-        for method in ("maps", "intensities"):
-            if method == "maps" and model_for(crystal) is None:
-                continue
-            found = nd.classify(micrograph, sites, method=method).dropna(subset=["i"])
-            named = found.groupby(["i", "j"])["species"].agg("+".join)
-            every = cells_of(sites, nd.get_crystal(crystal)).droplevel("frame").index
-            ways[method] = named.reindex(every).fillna("perfect")
-        table = pd.DataFrame(ways).dropna()
-        print(f"\n{name}: {len(table)} cells")
-        for way in ways:
-            print(f"  {way}: " + ", ".join(f"{n} {s}" for s, n in table[way].value_counts().head(8).items()))
-        differ = table[table.nunique(axis=1) > 1]
-        print(f"  not all agree on {len(differ)} cells ({len(differ) / max(len(table), 1):.2%})")
-        chosen = differ.sample(min(24, len(differ)), random_state=0)
-        pictures = crops(micrograph, sites, crystal, np.array(chosen.index.to_list(), int)) if len(chosen) else []
-        figure, axes = plt.subplots(4, 6, figsize=(13, 10.5), constrained_layout=True)
-        for axis in axes.flat:
-            axis.axis("off")
-        for axis, picture, (_, row) in zip(axes.flat, pictures, chosen.iterrows(), strict=False):
-            axis.imshow(picture, cmap="gray", vmin=-2, vmax=3)
-            axis.set_title("\n".join(f"{way}: {said}" for way, said in row.items()), fontsize=7, loc="left")
-        figure.suptitle(f"{name}: cells on which the ways disagree ({len(differ)} of {len(table)})")
-        figure.savefig(out / f"cells_{name}.png", dpi=110)
-        print(f"  {out / f'cells_{name}.png'}")
-
-
-JOBS = {"find": find, "multislice": multislice, "calibration": calibration, "time": timing, "gallery": gallery}
+JOBS = {"find": find, "calibration": calibration, "time": timing}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for job in sys.argv[1:] or ("find", "multislice", "calibration"):
+    for job in sys.argv[1:] or ("find", "calibration"):
         JOBS[job]()

@@ -1,0 +1,204 @@
+"""Unit cells by name: ours beside 2DIP-Net's networks, class maps and intensities, on multislice and real images.
+
+    python benchmarks/cell_kinds.py [multislice] [counted] [gallery] [--copies 12]
+
+`multislice` and `gallery` need the folder of images (NAPARI_DEFECTS_SHARED, or ../shared beside the repository);
+nothing is ever tuned on them. `counted` makes its own: one field of MoTe2 with many vacancies by the multislice engine (extra
+`multislice`; ten minutes), counted anew at a low dose as often as it takes to show 99 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.spatial import cKDTree
+
+import napari_defects as nd
+from napari_defects.cells.detection import detect_cells
+from napari_defects.cells.examples import sites_nm
+from napari_defects.cells.kinds import cells_of, kinds_of, number_of
+from napari_defects.networks import list_models, model_for
+
+SHARED = Path(os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared"))
+Verdicts = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def multislice_cells(name: str) -> tuple[nd.Micrograph, pd.DataFrame, pd.DataFrame]:
+    """Return a multislice image, its measured sites, and what each of their cells truly is."""
+    import tifffile
+
+    folder = SHARED / "checks" / "multislice"
+    params = next(i for i in json.loads((folder / "manifest.json").read_text())["images"] if i["name"] == name)[
+        "params"
+    ]
+    micrograph = nd.Micrograph(tifffile.imread(folder / f"{name}.tif"), params["pixel_size_nm"])
+    atoms = nd.locate(micrograph)
+    sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "MoTe2"))
+    true = pd.read_csv(folder / f"{name}_defects.csv")
+    places = true[["y_px", "x_px"]].to_numpy(float) * params["pixel_size_nm"]
+    species = true["type"].map({"VTe": "V_Te", "VTe2": "V2_Te", "VMo": "V_Mo"}).to_numpy(object)
+    return micrograph, sites, with_truth(cells_of(sites, nd.MOTE2), places, species, micrograph)
+
+
+def with_truth(cells: pd.DataFrame, places: np.ndarray, species: np.ndarray, micrograph: nd.Micrograph) -> pd.DataFrame:
+    """Cells 0.25 nm from the border with the kind that true defects at `places` make of them."""
+    kinds, _ = kinds_at(sites_nm(cells), places, species)
+    at = sites_nm(cells)
+    inner = ((at > 0.25) & (at < micrograph.extent_nm - 0.25)).all((1, 2))
+    return cells.assign(kind=kinds)[inner]
+
+
+def kinds_at(at: np.ndarray, places: np.ndarray, species: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kinds of cells with sites at `at` that defects at `places` make, and which hold a species that is no vacancy."""
+    distance, which = cKDTree(places).query(at.reshape(-1, 2))
+    names = np.where(distance < 0.1, species[which], "").reshape(-1, 2)
+    chalcogen = np.select([names[:, 1] == "V2_Te", names[:, 1] == "V_Te"], [2, 1], 0)
+    strange = ~np.isin(names[:, 0], ["", "V_Mo"]) | ~np.isin(names[:, 1], ["", "V_Te", "V2_Te"])
+    return number_of(chalcogen, (names[:, 0] == "V_Mo").astype(int)), strange
+
+
+def verdicts(cells: pd.DataFrame, truth: pd.DataFrame) -> Verdicts:
+    """Kind, and how sure, of each true cell in a table of CELLS; -1 where it was not found."""
+    kinds = kinds_of("MoTe2")
+    known = cells.assign(said=cells["species"].map({k: n for n, k in enumerate(kinds)})).set_index(["frame", "i", "j"])
+    known = known.reindex(truth.index)
+    sure = known["probability"].fillna(0.0).to_numpy(float)
+    return known["said"].fillna(-1).to_numpy(int), sure, truth["kind"].to_numpy(int)
+
+
+def by_defects(defects: pd.DataFrame, truth: pd.DataFrame) -> Verdicts:
+    """Return the same from a table of DEFECTS: what the methods for sites make of each cell."""
+    places, species = defects[["y_nm", "x_nm"]].to_numpy(float), defects["species"].to_numpy(object)
+    kinds, strange = kinds_at(sites_nm(truth), places, species)
+    said = np.where(strange, -1, kinds)
+    return said, np.ones(len(said)), truth["kind"].to_numpy(int)
+
+
+def said_by_all(
+    micrograph: nd.Micrograph, sites: pd.DataFrame, truth: pd.DataFrame, boxed: bool
+) -> dict[str, Verdicts]:
+    """Verdicts of each way."""
+    ways = {}
+    for model in (row["name"] for row in list_models("cells") if row["crystal"] == "MoTe2"):
+        ways[model] = verdicts(detect_cells(micrograph, model, sites=sites), truth)
+        if boxed and model in ("mote2-cells-halves", "mote2-cells-whole"):
+            cells = detect_cells(micrograph, model, sites=sites, boxes="mote2-boxes")
+            ways[f"{model}, in boxes"] = verdicts(cells, truth)
+    fcn = model_for("MoTe2")
+    if fcn is not None:
+        ways[f"class maps ({fcn})"] = by_defects(nd.classify(micrograph, sites, model=fcn), truth)
+    ways["intensities"] = by_defects(nd.classify(micrograph, sites, method="intensities"), truth)
+    return ways
+
+
+def report(title: str, ways: dict[str, Verdicts]) -> None:
+    """Print the accuracy of each way, kind by kind, and what it confuses."""
+    kinds = kinds_of("MoTe2")
+    n = np.bincount(next(iter(ways.values()))[2], minlength=6)
+    present = [k for k, c in enumerate(n) if c]
+    print(f"\n{title}: {n.sum()} cells; " + ", ".join(f"{kinds[k]} {n[k]}" for k in present))
+    print(f"{'way':34}" + "".join(f"{kinds[k]:>13}" for k in present) + f"{'p > 0.9':>10}")
+    for way, (said, sure, actual) in ways.items():
+        recall = "".join(f"{np.mean(said[actual == k] == k):13.4f}" for k in present)
+        print(f"{way:34}{recall}" + (f"{np.mean(sure > 0.9):10.4f}" if sure.min() < 1 else f"{'–':>10}"))
+    called = {-1: "not found or another species", **dict(enumerate(kinds))}
+    for way, (said, _, actual) in ways.items():
+        wrong = said != actual
+        pairs = pd.Series(list(zip(actual[wrong], said[wrong], strict=True)), dtype=object).value_counts()
+        print(
+            f"  {way}: " + ("; ".join(f"{kinds[a]} as {called[s]} {c}" for (a, s), c in pairs.items()) or "all right")
+        )
+
+
+def multislice() -> None:
+    """Name the cells of the two multislice images."""
+    for name in ("mote2_mid", "mote2_low"):
+        micrograph, sites, truth = multislice_cells(name)
+        report(name, said_by_all(micrograph, sites, truth, boxed=True))
+
+
+def counted(copies: int, dose: float = 2e4) -> None:
+    """Name the cells of a multislice field of our own, counted anew `copies` times."""
+    field, _ = nd.simulate(
+        "MoTe2", field_of_view_nm=5.2, pixel_size_nm=0.0125, engine="multislice", dose_e_per_A2=dose, seed=41,
+        defects={"V_Mo": 24, "V_Te": 20, "V2_Te": 12}, microscope=nd.Microscope(80, 27, 70, 278),
+        scan=nd.Scan(rotation_deg=17.0, jitter_pm=3.0, drift_pm_per_line=(0.03, 0.02)),
+        detector=nd.Detector(read_noise_e=0), shot_noise=False,
+    )  # fmt: skip
+    true, rng, parts = field.metadata["defects"], np.random.default_rng(41), []
+    for _ in range(copies):
+        micrograph = nd.Micrograph(nd.Detector().read(field.frame(), rng), 0.0125)
+        atoms = nd.locate(micrograph)
+        sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "MoTe2"))
+        places, species = true[["y_nm", "x_nm"]].to_numpy(float), true["species"].to_numpy(object)
+        truth = with_truth(cells_of(sites, nd.MOTE2), places, species, micrograph)
+        parts.append(said_by_all(micrograph, sites, truth, boxed=False))
+    joined = {way: tuple(np.concatenate(v) for v in zip(*(p[way] for p in parts), strict=True)) for way in parts[0]}
+    report(f"{copies} counts of one multislice field at {dose:.0e} e/A^2", joined)
+
+
+def gallery(out: Path = Path("runs")) -> None:
+    """Draw what each way says of real WSe2 and MoS2, and where they disagree."""
+    import matplotlib.pyplot as plt
+
+    from napari_defects.cells.collection import crops
+
+    out.mkdir(exist_ok=True)
+    images = {
+        "wse2_ti": ("WSe2", nd.calibrate(nd.read_micrograph(SHARED / "data/wse2_ti/1028_ADF2_25.dm4"), "WSe2")),
+        "mos2": ("MoS2", nd.Micrograph(np.load(SHARED / "data/mos2/MoS2_stem_Exp-000-2.npy"), 9.0 / 512)),
+    }
+    for name, (crystal, micrograph) in images.items():
+        atoms = nd.locate(micrograph)
+        sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, crystal))
+        ways: dict[str, pd.Series] = {}
+        for model in (row for row in list_models("cells") if row["crystal"] == crystal):
+            cells = detect_cells(micrograph, model["name"], sites=sites)
+            ways[model["name"]] = cells.set_index(["i", "j"])["species"]
+        for method in ("maps", "intensities"):
+            if method == "maps" and model_for(crystal) is None:
+                continue
+            found = nd.classify(micrograph, sites, method=method).dropna(subset=["i"])
+            named = found.groupby(["i", "j"])["species"].agg("+".join)
+            every = cells_of(sites, nd.get_crystal(crystal)).droplevel("frame").index
+            ways[method] = named.reindex(every).fillna("perfect")
+        table = pd.DataFrame(ways).dropna()
+        print(f"\n{name}: {len(table)} cells")
+        for way in ways:
+            print(f"  {way}: " + ", ".join(f"{n} {s}" for s, n in table[way].value_counts().head(8).items()))
+        differ = table[table.nunique(axis=1) > 1]
+        print(f"  not all agree on {len(differ)} cells ({len(differ) / max(len(table), 1):.2%})")
+        chosen = differ.sample(min(24, len(differ)), random_state=0)
+        pictures = crops(micrograph, sites, crystal, np.array(chosen.index.to_list(), int)) if len(chosen) else []
+        figure, axes = plt.subplots(4, 6, figsize=(13, 10.5), constrained_layout=True)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, picture, (_, row) in zip(axes.flat, pictures, chosen.iterrows(), strict=False):
+            axis.imshow(picture, cmap="gray", vmin=-2, vmax=3)
+            axis.set_title("\n".join(f"{way}: {said}" for way, said in row.items()), fontsize=7, loc="left")
+        figure.suptitle(f"{name}: cells on which the ways disagree ({len(differ)} of {len(table)})")
+        figure.savefig(out / f"cells_{name}.png", dpi=110)
+        print(f"  {out / f'cells_{name}.png'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["multislice"], help="multislice, counted, gallery")
+    parser.add_argument("--copies", type=int, default=12)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    jobs = {"multislice": multislice, "counted": lambda: counted(arguments.copies), "gallery": gallery}
+    for name in arguments.what:
+        jobs[name]()
+
+
+if __name__ == "__main__":
+    main()
