@@ -3,8 +3,8 @@
     python benchmarks/cell_kinds.py [multislice] [counted] [gallery] [--copies 12]
 
 `multislice` and `gallery` need the folder of images (NAPARI_DEFECTS_SHARED, or ../shared beside the repository);
-nothing is ever tuned on them. `counted` makes its own: one field of MoTe2 with many vacancies by the multislice engine (extra
-`multislice`; ten minutes), counted anew at a low dose as often as it takes to show 99 %.
+nothing is ever tuned on them. `counted` makes its own: one field of MoTe2 with many vacancies by the multislice engine
+(extra `multislice`; ten minutes), counted anew at a low dose as often as it takes to show 99 %.
 """
 
 from __future__ import annotations
