@@ -181,9 +181,12 @@ class Patches:
         return Patches(self.centers[index], self.to_grid[index], [self.others[k] for k in index], self.mask)
 
 
+_SLICES = 4
+
+
 def _in_threads(work: Callable[[slice], T], n: int) -> list[T]:
-    """Do `work` on consecutive slices of n members, one per thread that numba may use."""
-    edges = np.linspace(0, n, max(min(get_num_threads(), n // 16), 1) + 1).astype(int)
+    """Do `work` on consecutive slices of n members, the same whatever number of threads there are."""
+    edges = np.linspace(0, n, max(min(_SLICES, n // 16), 1) + 1).astype(int)
     slices = [slice(a, b) for a, b in itertools.pairwise(edges.tolist()) if b > a]
-    with ThreadPoolExecutor(max(len(slices), 1)) as pool:
+    with ThreadPoolExecutor(get_num_threads()) as pool:
         return list(pool.map(work, slices))

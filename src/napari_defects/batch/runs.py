@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 Job = tuple[str, str, str]
 
+_WORKER_BYTES = 3 * 2**30
+
 
 def run_batch(
     paths: Iterable[str | os.PathLike[str]],
@@ -50,8 +52,8 @@ def run_batch(
     recipe : Recipe, mapping or str, optional
         As for `analyze`.
     workers : int, optional
-        Processes on this machine; 0 analyses one after the other in this one. None takes one for every
-        two cores.
+        Processes on this machine, each on one core; 0 analyses one after the other in this one. None takes
+        as many as there are cores, and 3 GiB for each.
     scheduler : str, optional
         Address of a running dask scheduler, as ``tcp://host:8786``, instead of processes here.
     averages : bool
@@ -138,12 +140,15 @@ def _distributed(jobs: list[Job], workers: int | None, scheduler: str | None) ->
 @contextmanager
 def _client(n_jobs: int, workers: int | None, scheduler: str | None) -> Iterator[Any]:
     from dask.distributed import Client, LocalCluster
+    from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
 
     if scheduler is not None:
         with Client(scheduler, timeout=10) as client:
             yield client
         return
-    n = min(workers or max(1, (os.cpu_count() or 2) // 2), n_jobs)
-    quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.ERROR}
-    with LocalCluster(n_workers=n, threads_per_worker=1, processes=True, **quiet) as cluster, Client(cluster) as client:
+    n = min(workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // _WORKER_BYTES)), n_jobs)
+    options: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.ERROR, "processes": True}
+    options |= {"threads_per_worker": 1, "env": {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}}
+    with LocalCluster(n_workers=n, **options) as cluster, Client(cluster) as client:
         yield client
