@@ -20,7 +20,7 @@ from .. import figures
 from ..crystals import species_label
 from ..io import read_micrograph, read_table, spreadsheet_safe, writing
 from ..recipes import Recipe
-from ..statistics import pooled_pair_correlation
+from ..statistics import pair_correlation
 from .datasets import Dataset
 
 ENOUGH = 20
@@ -106,12 +106,9 @@ def _arranged(dataset: Dataset) -> Iterator[_Section]:
     common = found["species"].value_counts()
     drawn = []
     for species in common[common >= ENOUGH].index[:3]:
-        images = (
-            (read_table(dataset.folder / image / "defects.csv", "defects"), sites)
-            for image, sites in dataset.each("sites")
-        )
+        tables = ((table for _, table in dataset.each(name)) for name in ("defects", "sites"))
         try:
-            g = pooled_pair_correlation(images, species=species, n_simulations=99)
+            g = pair_correlation(*tables, species=species, n_simulations=99)
         except ValueError:
             continue
         caption = f"{species_label(species)}: pairs by distance, relative to chance on the same sites."

@@ -18,8 +18,8 @@ Array = npt.NDArray[np.float64]
 
 
 def pair_correlation(
-    defects: pd.DataFrame,
-    sites: pd.DataFrame,
+    defects: pd.DataFrame | Iterable[pd.DataFrame],
+    sites: pd.DataFrame | Iterable[pd.DataFrame],
     *,
     species: str | tuple[str, str] | None = None,
     max_distance_nm: float = 3.0,
@@ -35,8 +35,8 @@ def pair_correlation(
 
     Parameters
     ----------
-    defects, sites : DataFrame
-        DEFECTS and SITES of the same image or movie.
+    defects, sites : DataFrame, or iterable of DataFrame
+        DEFECTS and SITES of the same image or movie; or of many images in the same order, taken one by one.
     species : str or (str, str), optional
         Within this species, or between two; by default all together, each on its own sublattice.
     max_distance_nm, bin_nm : float
@@ -57,48 +57,8 @@ def pair_correlation(
     ValueError
         If there are fewer than two defects, or none of one of two species.
     """
-    return pooled_pair_correlation(
-        [(defects, sites)], species=species, max_distance_nm=max_distance_nm, bin_nm=bin_nm,
-        n_simulations=n_simulations, confidence=confidence, seed=seed,
-    )  # fmt: skip
-
-
-def pooled_pair_correlation(
-    images: Iterable[tuple[pd.DataFrame, pd.DataFrame]],
-    *,
-    species: str | tuple[str, str] | None = None,
-    max_distance_nm: float = 3.0,
-    bin_nm: float = 0.25,
-    n_simulations: int = 199,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Pair correlation over many images, which are looked at one by one.
-
-    Parameters
-    ----------
-    images : iterable of (DataFrame, DataFrame)
-        DEFECTS and SITES of each.
-    species, max_distance_nm, bin_nm, n_simulations, confidence, seed
-        As for `pair_correlation`.
-
-    Returns
-    -------
-    DataFrame
-        As `pair_correlation`.
-
-    Raises
-    ------
-    ValueError
-        If no image has a pair of defects.
-    """
     edges = _edges(max_distance_nm, bin_nm)
-    rng, pairs, numbers = np.random.default_rng(seed), _PairCounts.none(len(edges) - 1, n_simulations), [0]
-    for defects, sites in images:
-        groups = _groups(tables.check(defects, "defects"), species)
-        numbers = [sum(n) for n in zip_longest(numbers, map(len, groups), fillvalue=0)]
-        pairs = pairs.plus(_pair_counts(groups, on_lattice(sites), edges, n_simulations, rng))
-    _check_numbers(numbers, species)
+    pairs = _counted(defects, sites, species, edges, n_simulations, seed)
     g, low, high = pairs.relative(confidence)
     return pd.DataFrame({
         "r_nm": (edges[1:] + edges[:-1]) / 2, "pairs": pairs.observed.astype(int), "g": g, "g_low": low, "g_high": high,
@@ -106,8 +66,8 @@ def pooled_pair_correlation(
 
 
 def ripley_l(
-    defects: pd.DataFrame,
-    sites: pd.DataFrame,
+    defects: pd.DataFrame | Iterable[pd.DataFrame],
+    sites: pd.DataFrame | Iterable[pd.DataFrame],
     *,
     species: str | tuple[str, str] | None = None,
     max_distance_nm: float = 3.0,
@@ -142,9 +102,7 @@ def ripley_l(
     Ripley, J. R. Stat. Soc. B 39, 172 (1977); Besag, ibid. 193.
     """
     edges = _edges(max_distance_nm, bin_nm)
-    groups = _groups(tables.check(defects, "defects"), species)
-    _check_numbers([len(group) for group in groups], species)
-    pairs = _pair_counts(groups, on_lattice(sites), edges, n_simulations, np.random.default_rng(seed)).cumulated()
+    pairs = _counted(defects, sites, species, edges, n_simulations, seed).cumulated()
     r = edges[1:]
     value, low, high = (r * np.sqrt(share) - r for share in pairs.relative(confidence))
     return pd.DataFrame({
@@ -177,6 +135,21 @@ class _PairCounts(NamedTuple):
             envelope = np.quantile(self.simulated, [tail, 1 - tail], axis=0) / self.expected
             low, high = np.where(self.expected > 0, envelope, np.nan)
         return value, low, high
+
+
+def _counted(
+    defects: pd.DataFrame | Iterable[pd.DataFrame], sites: pd.DataFrame | Iterable[pd.DataFrame],
+    species: str | tuple[str, str] | None, edges: Array, n_simulations: int, seed: int,
+) -> _PairCounts:  # fmt: skip
+    """Pairs of one image, or of many together."""
+    images = ([one] if isinstance(one, pd.DataFrame) else one for one in (defects, sites))
+    rng, pairs, numbers = np.random.default_rng(seed), _PairCounts.none(len(edges) - 1, n_simulations), [0]
+    for found, seen in zip(*images, strict=True):
+        groups = _groups(tables.check(found, "defects"), species)
+        numbers = [sum(n) for n in zip_longest(numbers, map(len, groups), fillvalue=0)]
+        pairs = pairs.plus(_pair_counts(groups, on_lattice(seen), edges, n_simulations, rng))
+    _check_numbers(numbers, species)
+    return pairs
 
 
 def _edges(max_distance_nm: float, bin_nm: float) -> Array:
