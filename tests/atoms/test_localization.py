@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import columns
 import numpy as np
@@ -150,6 +151,7 @@ def test_tiny_images(shape: tuple[int, int]) -> None:
     [
         ({"column_sigma_nm": -1.0}, "`column_sigma_nm` must be a length"),
         ({"min_separation_nm": 50.0}, "`min_separation_nm` must be a length"),
+        ({"shape": "square"}, "`shape` must be one of round, elliptical, measured"),
         ({"maps": nd.Maps(np.zeros((2, 8, 8)), ("background", "W"), 0.02)}, "`maps` are 8 x 8 px but the image is"),
     ],
 )
@@ -192,3 +194,30 @@ def test_candidates_follow_the_threshold_and_the_bound_is_below_the_errors() -> 
     np.testing.assert_allclose(np.median(limit[inner] / truth[near[inner], :2]), 1, atol=0.04)
     with pytest.raises(ValueError, match="`threshold` must be some sigma"):
         nd.locate(micrograph, threshold=-1)
+
+
+def test_blocks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    micrograph, _ = nd.simulate("WSe2", field_of_view_nm=13.0, pixel_size_nm=0.02, dose_e_per_A2=8e4, seed=3)
+    whole = nd.locate(micrograph)
+    monkeypatch.setattr("napari_defects.atoms.blocks._LARGEST", 400)
+    monkeypatch.setattr("napari_defects.atoms.blocks._SIDE", 330)
+    seen: list[tuple[int, int]] = []
+    pieces = nd.locate(micrograph, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (4, 4)
+    assert len(pieces) == len(whole)
+    distance, near = cKDTree(whole[["y_nm", "x_nm"]]).query(pieces[["y_nm", "x_nm"]])
+    assert len(np.unique(near)) == len(whole)
+    inside = ((pieces[["y_nm", "x_nm"]] > 0.5) & (pieces[["y_nm", "x_nm"]] < 12.5)).all(axis=1)
+    assert distance[inside].max() < 0.3 * pieces["y_err_nm"].median()
+
+
+@pytest.mark.parametrize(("shape", "gain"), [("elliptical", 0.02), ("measured", 0.3)])
+def test_an_astigmatic_probe_fits_better_as_such(shape: Any, gain: float) -> None:
+    blurred = nd.Microscope(aberrations=nd.Aberrations(C12_nm=2.5, phi12_deg=30))
+    micrograph, _ = nd.simulate(
+        "WSe2", field_of_view_nm=5.0, pixel_size_nm=0.015, dose_e_per_A2=2e6, seed=3, microscope=blurred
+    )
+    plain, shaped = nd.locate(micrograph), nd.locate(micrograph, shape=shape)
+    assert plain["misfit"].median() > 1.1
+    assert shaped["misfit"].median() < plain["misfit"].median() - gain
+    assert residual(micrograph, shaped).data.std() < residual(micrograph, plain).data.std()

@@ -145,7 +145,7 @@ def continued(columns: Columns, shape: tuple[int, ...], apart: float) -> Columns
     added comes last.
     """
     width, at, limit = columns.width, columns.isotropic, np.subtract(shape, 1) * (1.0, columns.aspect)
-    shifts = _repeats(at, limit, width)
+    shifts = repeats(at, limit, width)
     deep = np.minimum(at, limit - at).min(axis=1) / width
     rim = np.flatnonzero((deep > _DEEP) & (deep < _DEEP + 16))  # nearer the edge, columns still lean on these tails
     place, height = (at[rim, None] + shifts).reshape(-1, 2), np.repeat(columns.amplitude[rim], len(shifts))
@@ -172,8 +172,8 @@ def continued(columns: Columns, shape: tuple[int, ...], apart: float) -> Columns
     return joined(replace(columns, yx=yx), sites[:, :2] / (1.0, columns.aspect), sites[:, 2])
 
 
-def _repeats(at: Array, limit: Array, width: float) -> Array:
-    """Shifts that take nearly every column inside onto another, shape (n, 2)."""
+def repeats(at: Array, limit: Array, width: float) -> Array:
+    """Find the shifts that take nearly every column inside onto another, shape (n, 2)."""
     inside = at[((at > 16 * width) & (at < limit - 16 * width)).all(axis=1)]
     if len(inside) < 20:
         return np.zeros((0, 2))

@@ -2,7 +2,9 @@
 
 A line that starts late shows all its columns shifted. One column alone cannot tell a shift of its
 lines from its own place, but its lines must agree with each other, and each line crosses many
-columns. What varies more slowly than a column is wide stays with the columns: that is drift.
+columns. What varies more slowly than a column is wide moves columns as a whole: where they form a
+pattern, those of a line lie beside the middle of their like on both sides. What takes a sixth of
+the frame or more stays with the columns: that is drift.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import numpy as np
 from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
 
+from napari_defects.atoms.detection import repeats
 from napari_defects.gaussian import Columns, Pixels, kernels
 from napari_defects.gaussian.kernels import Array
 
@@ -21,6 +25,9 @@ _REACH = 4.0
 _SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns
 _LINES = 64  # taken at a time
 _AROUND = 16.0  # widths from a line beyond which columns do not feel it, even by way of their neighbours
+_DRIFT = 12  # half waves in a frame up to which the scan's displacement is drift, not jitter
+_ALIKE = 6  # periods of the pattern along which columns are compared
+_FEWEST = 100  # columns that are
 _MOST_LINES = 4096  # a dense system of this size still fits in memory
 
 
@@ -87,10 +94,58 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     strength = float((score @ score - np.trace(information)) / np.sum(information**2))
     if strength <= 0:
         return nothing
-    left = np.linalg.inv(information + np.eye(n_lines) / strength)
+    more, further = _along_pattern(columns, counts.shape, moved)
+    left = np.linalg.inv(information + more + np.eye(n_lines) / strength)
     error = np.zeros(len(inside))
     error[inside] = np.sqrt(np.maximum(_quadratic(moved, left), 0))
-    return Jitter(fast @ (left @ score), float(np.sqrt(strength)), error)
+    return Jitter(left @ (score + further), float(np.sqrt(strength)), error)
+
+
+def _along_pattern(columns: Columns, shape: tuple[int, ...], moved: sparse.csr_array) -> tuple[Array, Array]:
+    """Information about the offsets of lines, (line, line) and (line,), from the columns that they move as a whole."""
+    beside, own = _beside(columns, shape)
+    felt = beside @ moved
+    information, score = (felt.T @ felt).toarray(), own @ felt
+    half_waves = np.outer(np.arange(shape[0]) + 0.5, np.arange(_DRIFT + 1)) * (np.pi / shape[0])
+    drift = np.cos(half_waves)  # may be anything
+    blurred = information @ drift
+    known = blurred @ np.linalg.pinv(drift.T @ blurred, rcond=1e-9, hermitian=True)
+    return information - known @ blurred.T, score - known @ (drift.T @ score)
+
+
+def _beside(columns: Columns, shape: tuple[int, ...]) -> tuple[sparse.csr_array, Array]:
+    """How far columns lie right of the middle of their like on both sides, in units of what is usual.
+
+    Returns
+    -------
+    csr_array, shape (column, column)
+        Makes that of the columns' places.
+    ndarray, shape (column,)
+        What it is; 0 for columns without their like, and for those that do not fit, beside a defect say.
+    """
+    n, at = len(columns.yx), columns.isotropic
+    limit = np.subtract(shape, 1) * (1.0, columns.aspect)
+    shifts = repeats(at, limit, columns.width)
+    shifts = shifts[(shifts[:, 0] > 0) | ((shifts[:, 0] == 0) & (shifts[:, 1] > 0))]
+    shifts = shifts[np.argsort(np.linalg.norm(shifts, axis=1))][:_ALIKE]
+    tree, pairs, total = cKDTree(at), [np.zeros((0, 2), np.int64)], np.zeros(n)
+    for shift in shifts:
+        (far, after), (off, before) = (
+            (np.asarray(k) for k in tree.query(at + s, distance_upper_bound=columns.width)) for s in (shift, -shift)
+        )
+        both = np.flatnonzero(np.isfinite(far) & np.isfinite(off))
+        pairs += [np.column_stack([both, after[both]]), np.column_stack([both, before[both]])]
+        total[both] += 2
+    i, j = np.concatenate(pairs).T
+    own = np.flatnonzero(total)
+    value, index = np.append(-1 / total[i], np.ones(len(own))), (np.append(i, own), np.append(j, own))
+    middle = sparse.coo_array((value, index), shape=(n, n)).tocsr()
+    off_x = middle @ columns.yx[:, 1]
+    if len(own) < _FEWEST:
+        return 0 * middle, 0 * off_x
+    usual = 1.4826 * float(np.median(np.abs(off_x[own])))
+    fits = (np.abs(off_x) < 4 * usual) / usual
+    return sparse.diags_array(fits) @ middle, fits * off_x
 
 
 def _stiffness(pixels: Pixels, columns: Columns, weight: Array) -> sparse.csr_array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any, NamedTuple
+from dataclasses import replace
+from itertools import product
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +13,25 @@ import pandas as pd
 
 from napari_defects import tables
 from napari_defects.atoms import detection
+from napari_defects.atoms.blocks import Block, blocks
 from napari_defects.atoms.jitter import estimate_jitter, straighten
-from napari_defects.gaussian import Columns, column_misfit, fit_columns, in_turn, local_excess
+from napari_defects.gaussian import (
+    Columns,
+    Profile,
+    column_misfit,
+    fit_columns,
+    in_turn,
+    local_excess,
+    measure_ellipse,
+    measure_profile,
+)
 from napari_defects.micrograph import Maps, Micrograph, Progress
 from napari_defects.noise import Noise, column_scale_px, from_pixels
 from napari_defects.tables import Atoms
 
 Array = npt.NDArray[np.float64]
+
+Shape = Literal["round", "elliptical", "measured"]
 
 _SMALLEST_NM = 0.025  # width of a column; the largest is five times that
 _USUAL_NM = 0.055  # width of a column at atomic resolution
@@ -30,6 +44,7 @@ def locate(
     column_sigma_nm: float | None = None,
     min_separation_nm: float | None = None,
     threshold: float = 3.5,
+    shape: Shape = "round",
     maps: Maps | None = None,
     progress: Progress | None = None,
 ) -> Atoms:
@@ -49,11 +64,14 @@ def locate(
         Columns nearer than this are one; about half the distance of neighbours when None.
     threshold : float
         How far a candidate must stand out of the noise, in sigma of it. The fit has the last word.
+    shape : {'round', 'elliptical', 'measured'}
+        Shape of all columns: a Gaussian, one of the ellipse that fits best (astigmatism), or the shape that the
+        columns of the image itself show, tails and all.
     maps : Maps, optional
         Class probabilities on the pixels of `micrograph`: columns are looked for where a network
         sees one, and scored by it.
     progress : callable, optional
-        ``progress(done, total)`` over frames.
+        ``progress(done, total)`` over frames, and over the blocks of which large ones are made.
 
     Returns
     -------
@@ -62,7 +80,8 @@ def locate(
         noise, more where dirt or the columns' shape leave more than that unexplained; that of x holds
         what is left of the line jitter, which is taken out. `misfit`, an additional column, is the
         mean squared residual under a column in units of its noise. ``attrs`` has ``line_jitter_pm``
-        (rms) and ``electrons_per_px`` (mean), one number a frame.
+        (rms) and ``electrons_per_px`` (mean), one number a frame, and ``column_shape``. Images of more
+        than 3072 pixels a side are fitted in overlapping blocks, so that memory does not grow.
 
     Raises
     ------
@@ -73,6 +92,8 @@ def locate(
     for name, value in (("column_sigma_nm", column_sigma_nm), ("min_separation_nm", min_separation_nm)):
         if value is not None and not pixel.min() / 4 <= value <= micrograph.extent_nm.max() / 4:
             raise ValueError(f"`{name}` must be a length in nm on the scale of a column, got {value}; leave it None.")
+    if shape not in get_args(Shape):
+        raise ValueError(f"`shape` must be one of {', '.join(get_args(Shape))}, got {shape!r}.")
     if not 0 < threshold < 100:
         raise ValueError(f"`threshold` must be some sigma of the noise, got {threshold}; 3.5 suits most images.")
     if maps is not None and tuple(maps.data.shape[-2:]) != micrograph.shape_yx:
@@ -81,25 +102,31 @@ def locate(
             f"{micrograph.shape_yx[0]} x {micrograph.shape_yx[1]}; predict them from this image."
         )
 
-    def one(index: int) -> tuple[pd.DataFrame, dict[str, float]]:
-        likely = None if maps is None else column_probability(maps, index)
-        scene = Scene.of(micrograph.frame(index), pixel, column_sigma_nm, min_separation_nm)
-        return _locate(scene, pixel, threshold, likely, index)
+    jobs = list(product(range(micrograph.n_frames), blocks(micrograph.shape_yx)))
 
-    found, notes = [], []
-    with closing(in_turn(one, range(micrograph.n_frames))) as frames:
-        for index, (table, note) in enumerate(frames):
+    def one(job: tuple[int, Block]) -> tuple[pd.DataFrame, dict[str, float]]:
+        index, block = job
+        likely = None if maps is None else column_probability(maps, index)[block.pixels]
+        scene = Scene.of(micrograph.frame(index)[block.pixels], pixel, column_sigma_nm, min_separation_nm)
+        table, note = _locate(scene, pixel, threshold, likely, shape)
+        return block.placed(table, pixel).assign(frame=index), note
+
+    found: list[pd.DataFrame] = []
+    notes: list[dict[str, float]] = []
+    with closing(in_turn(one, jobs)) as results:
+        for table, note in results:
             if progress is not None:
-                progress(index, micrograph.n_frames)
+                progress(len(found), len(jobs))
             found.append(table)
             notes.append(note)
     if progress is not None:
-        progress(micrograph.n_frames, micrograph.n_frames)
+        progress(len(jobs), len(jobs))
     atoms = tables.check(pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True), "atoms")
     atoms = atoms.sort_values(["frame", "y_nm", "x_nm"], kind="stable", ignore_index=True)  # down the image
-    atoms.attrs.update(
-        {key: [float(note.get(key, 0.0)) for note in notes] for key in ("line_jitter_pm", "electrons_per_px")}
-    )
+    of_frames = np.array_split(np.array(notes, object), micrograph.n_frames)
+    for key in ("line_jitter_pm", "electrons_per_px"):
+        atoms.attrs[key] = [float(np.mean([note.get(key, 0.0) for note in some])) for some in of_frames]
+    atoms.attrs["column_shape"] = shape
     return Atoms(atoms)
 
 
@@ -176,9 +203,9 @@ def candidates(
 
 
 def _locate(
-    scene: Scene, pixel: Array, threshold: float, likely: Array | None, index: int
+    scene: Scene, pixel: Array, threshold: float, likely: Array | None, shape: Shape
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """`locate` for one frame."""
+    """`locate` for one block of a frame, in nm from its corner."""
     counts, noise, sigma, aspect, apart = scene
     yx = detection.maxima(counts, sigma, aspect, apart, likely).above(threshold, apart, aspect)
     if len(yx) == 0:
@@ -197,11 +224,20 @@ def _locate(
     if jitter.rms_px > 0:
         counts = straighten(counts, jitter.offset_px)
     fitted = fit_columns(counts, detection.continued(columns, counts.shape, apart), coarse=False, fine_px=_FINE_PX)
+    for _ in range(2 if shape != "round" else 0):
+        profile = measured_shape(counts, fitted, shape)
+        fitted = fit_columns(counts, replace(fitted, profile=profile), coarse=False, fine_px=_FINE_PX)
     columns = fitted.taken(np.arange(len(fitted.yx)) < len(columns.yx))
     table = _table(columns, counts, noise, pixel, likely)
     table["x_err_nm"] = np.hypot(table["x_err_nm"], jitter.column_error_px[table.index] * pixel[1])
-    table.insert(0, "frame", index)
     return table, {"line_jitter_pm": 1e3 * pixel[1] * jitter.rms_px, "electrons_per_px": noise.electrons_per_px}
+
+
+def measured_shape(counts: Array, columns: Columns, shape: Shape) -> Profile:
+    """Profile of fitted columns, as the `shape` of `locate` has it."""
+    if shape == "measured":
+        return measure_profile(counts, columns)
+    return measure_ellipse(counts, columns)[0] if shape == "elliptical" else columns.profile
 
 
 def _table(columns: Columns, counts: Array, noise: Noise, pixel: Array, likely: Array | None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from napari_defects import tables
 from napari_defects.atoms.jitter import estimate_jitter
+from napari_defects.atoms.localization import measured_shape
 from napari_defects.gaussian import Columns, Pixels, covariance, hat
 from napari_defects.micrograph import Micrograph
 from napari_defects.noise import Noise, column_scale_px, from_pixels
@@ -48,7 +49,9 @@ def measured(micrograph: Micrograph, atoms: Atoms, frame: int = 0) -> Measured:
         float(pixel[1] / pixel[0]),
     )
     nodes = np.linalg.pinv(down) @ (counts - columns.render(image.shape)) @ np.linalg.pinv(right).T
-    return Measured(counts, replace(columns, nodes=nodes), noise, kept, pixel)
+    columns = replace(columns, nodes=nodes)
+    profile = measured_shape(counts, columns, atoms.attrs.get("column_shape", "round")) if len(own) else columns.profile
+    return Measured(counts, replace(columns, profile=profile), noise, kept, pixel)
 
 
 def residual(micrograph: Micrograph, atoms: Atoms) -> Micrograph:

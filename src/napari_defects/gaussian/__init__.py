@@ -21,5 +21,6 @@ from napari_defects.gaussian.columns import Profile as Profile
 from napari_defects.gaussian.columns import hat as hat
 from napari_defects.gaussian.fits import fit_columns as fit_columns
 from napari_defects.gaussian.pixels import Pixels as Pixels
+from napari_defects.gaussian.shapes import measure_ellipse as measure_ellipse
 from napari_defects.gaussian.shapes import measure_profile as measure_profile
 from napari_defects.gaussian.threads import in_turn as in_turn
