@@ -278,6 +278,16 @@ def counted(number, sites=2000):
     return ONE_TABLE.assign(count=number, sites=sites, fraction=number / sites)
 
 
+def test_pairs_of_many_images_are_those_of_each_together():
+    sites = lattice_sites()
+    tables_of = [defects_at(sites, rows) for rows in ([0, 1, 2, 40], [5, 6])]
+    alone = [statistics.pair_correlation(one, sites, n_simulations=5) for one in tables_of]
+    both = statistics.pair_correlation(iter(tables_of), iter([sites, sites]), n_simulations=5)
+    np.testing.assert_array_equal(both["pairs"], alone[0]["pairs"] + alone[1]["pairs"])
+    with pytest.raises(ValueError, match="at least two"):
+        statistics.ripley_l([], [])
+
+
 def test_pooled_counts_and_what_images_differ_by():
     rng = np.random.default_rng(7)
     alike = [counted(int(n)) for n in rng.binomial(2000, 0.01, 40)]

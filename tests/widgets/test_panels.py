@@ -188,6 +188,39 @@ def test_counts_follow_what_is_painted_and_what_is_corrected(
     qtbot.waitUntil(lambda: widget.counts()["count"].sum() == 20, timeout=5000)
 
 
+def test_the_arrangement_is_that_of_the_library(classified: ViewerModel, finish: Finish, tmp_path: Path) -> None:
+    widget = finish(Count(classified))
+    one = widget.arrangement
+    assert set(one.species.choices) == {"all", "Te_Se", "V_Se", "V2_Se"}
+    defects, sites, _ = widget._where()
+    for way, columns in (
+        ("pair correlation", ["r_nm", "pairs", "g", "g_low", "g_high"]),
+        ("Ripley's L", ["r_nm", "pairs", "l_minus_r_nm", "l_low_nm", "l_high_nm"]),
+        ("nearest neighbours", ["r_nm", "defects"]),
+        ("clusters", ["size", "clusters"]),
+        ("short-range order", ["center", "neighbor", "shell", "r_nm", "pairs", "alpha", "alpha_err", "p_value"]),
+    ):
+        one.way.value = way
+        finish(widget, one.run)
+        shown = [one.table.horizontalHeaderItem(k).text() for k in range(one.table.columnCount())]
+        assert shown == columns, widget.status.text()
+        assert one.table.rowCount() > 0
+        assert one.plot.isVisibleTo(one)
+    one.way.value, one.species.value, one.other.value = "pair correlation", "V_Se", "Te_Se"
+    finish(widget, one.run)
+    one.save(tmp_path / "g.csv")
+    expected = nd.statistics.pair_correlation(defects, sites, species=("V_Se", "Te_Se"))
+    pd.testing.assert_frame_equal(nd.read_table(tmp_path / "g.csv"), expected)
+    one.way.value = "density map"
+    finish(widget, one.run)
+    layer = classified.layers["density V_Se · wse2"]
+    np.testing.assert_allclose(layer.scale, 0.25)
+    assert 0 < np.nanmedian(layer.data) < 0.2
+    one.species.value = "all"
+    finish(widget, one.run)
+    assert "one species" in widget.status.text()
+
+
 def test_a_species_is_listed_and_a_click_goes_there(classified: ViewerModel, finish: Finish) -> None:
     widget = finish(Count(classified))
     widget.table.setCurrentCell(1, 0)

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QMenu, QPushB
 
 from napari_defects.micrograph import Micrograph, Progress
 from napari_defects.tables import TABLES
+from napari_defects.widgets._arrangement import Arrangement
 from napari_defects.widgets._counts import CountsTable
 from napari_defects.widgets._exclusion import EXCLUSION, paint
 from napari_defects.widgets._export import ExportFigure
@@ -44,10 +45,7 @@ class Count(Panel):
         from napari_defects.statistics import count as run
 
         progress(0, 1)
-        found, seen = defects.value, sites.value
-        if left_out is not None:
-            found, seen = found[left_out.value.leaves(found)], seen[left_out.value.leaves(seen)]
-        seen.attrs["crystal"] = sites.about.get("crystal")
+        found, seen = looked_at(defects, sites, left_out)
         counts = run(found, seen, **count)
         words = (
             f"{int(counts['count'].sum()):,} defects of {len(counts)} species on {counts.attrs['area_nm2']:,.1f} nm²"
@@ -73,9 +71,11 @@ class Count(Panel):
         grid = QGridLayout()
         for place, button in enumerate((self.paint_button, self.copy_button, self.export_button, self.figure_button)):
             grid.addWidget(button, *divmod(place, 2))
+        self.arrangement = Arrangement(self, self._where)
         self.add(self.table)
         self.add(self.rows)
         self._layout.addLayout(grid)
+        self.add(self.arrangement)
         self.copy_button.setEnabled(False)
         self._timer = QTimer(self, interval=120, singleShot=True)
         self._timer.timeout.connect(self._again)
@@ -135,8 +135,14 @@ class Count(Panel):
         layer = self.pickers["defects"].value
         layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": made.extra}}
         self.table.show_counts(made.extra)
+        self.arrangement.offer(made.extra["species"].tolist())
         self.copy_button.setEnabled(True)
         self._follow()
+
+    def _where(self) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+        """Defects and sites looked at, and their image."""
+        given = self.gather()
+        return *looked_at(given["defects"], given["sites"], given["left_out"]), given["defects"].image
 
     def list_species(self, row: int) -> None:
         """List the defects of the species in a row of the table."""
@@ -181,6 +187,15 @@ class Count(Panel):
             self.fail(error)
             return
         self.say(f"✓ Wrote {', '.join(p.name for p in written)} to {folder}.")
+
+
+def looked_at(defects: Source, sites: Source, left_out: Source | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Defects and sites without what is painted to be left out."""
+    found, seen = defects.value, sites.value
+    if left_out is not None:
+        found, seen = found[left_out.value.leaves(found)], seen[left_out.value.leaves(seen)]
+    seen.attrs["crystal"] = sites.about.get("crystal")
+    return found, seen
 
 
 def grown(table: pd.DataFrame, kind: str, atom_columns: list[str] | None = None) -> dict[str, pd.DataFrame]:
