@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+from scipy import sparse
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from napari_defects.gaussian import solvers
@@ -11,8 +11,6 @@ from napari_defects.gaussian.columns import Columns
 from napari_defects.gaussian.kernels import Array, Index
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.threads import spread
-
-Single = npt.NDArray[np.float32]
 
 _NEAR = 5.5  # sigma beyond which columns hardly know of each other
 _EXACT = 0.05  # relative error of a step: steps are many, and the information is not the latest
@@ -29,15 +27,15 @@ class Neighbors:
         self.pairs: Index = np.concatenate([np.repeat(np.arange(n), 2).reshape(-1, 2), near])
         i, self.other = np.concatenate([self.pairs, near[:, ::-1]]).T
         order = np.lexsort((self.other, i))
-        self.other = np.ascontiguousarray(self.other[order])
-        self.pointer = np.searchsorted(i[order], np.arange(n + 1))
+        self.other = self.other[order].astype(np.int32)
+        self.pointer = np.searchsorted(i[order], np.arange(n + 1)).astype(np.int32)
         number = np.concatenate([np.arange(len(self.pairs)), np.arange(n, len(self.pairs))])
         self.which, self.turned = number[order], (np.arange(len(order)) >= len(self.pairs))[order]
 
-    def rows(self, blocks: Array, size: int, group: Index, groups: int = 0) -> tuple[Single, Array]:
+    def rows(self, blocks: Array, size: int, group: Index, groups: int = 0) -> tuple[Array, Array]:
         """Blocks of pairs as rows of a matrix (entry, size, size), and what the widths of groups do to each row."""
         n = len(self.pointer) - 1
-        own = np.empty((len(self.other), size, size), np.float32)  # half the memory to walk through
+        own = np.empty((len(self.other), size, size))
         wide = np.zeros((n, size, groups))
         spread(solvers.compact, n, blocks, self.which, self.turned, self.other, self.pointer, group, own, wide)
         return own, wide
@@ -75,7 +73,9 @@ class NormalEquations:
             np.add.at(self.shared, (columns.group[:, None], groups + node), side[:, 3])
             self.shared[groups:, :groups] = self.shared[:groups, groups:].T
         self.side = np.concatenate([wide, side[:, :size]], axis=2)
-        self.place = np.concatenate([np.broadcast_to(np.arange(groups), (n, groups)), groups + node], axis=1)
+        self.place = np.concatenate(
+            [np.broadcast_to(np.arange(groups), (n, groups)), groups + node], axis=1, dtype=np.int32
+        )
 
     def gather(self, own: Array, nodes: Array) -> Array:
         """Score of the unknowns from that of every column's four parameters and the nodes."""
@@ -101,17 +101,19 @@ class NormalEquations:
         root = 1 / np.sqrt(np.diag(shared))
         factor = _factor(shared * root * root[:, None])
 
+        own = sparse.bsr_array((self.own, self.near.other, self.near.pointer), shape=(n * size, n * size))
+        places = np.repeat(self.place, size, axis=0)
+        every = np.arange(0, places.size + 1, places.shape[1], dtype=np.int32)
+        side = sparse.csr_array((self.side.ravel(), places.ravel(), every), shape=(n * size, len(shared)))
+        springs, turned = extra.ravel(), side.T
+
         def multiply(v: Array) -> Array:
-            out, head, tail = np.empty_like(v), v[: n * size].reshape(n, size), v[n * size :]
-            matrix = self.own, self.near.other, self.near.pointer, extra, self.side, self.place
-            spread(solvers.multiply, n, *matrix, head, tail, out[: n * size].reshape(n, size))
-            out[n * size :] = shared @ tail
-            solvers.collect(self.side, self.place, head, out[n * size :])
-            return out
+            head, tail = v[: n * size], v[n * size :]
+            return np.append(own @ head + springs * head + side @ tail, turned @ head + shared @ tail)
 
         def precondition(v: Array) -> Array:
-            own = np.einsum("nij,nj->ni", inverse, v[: n * size].reshape(n, size))
-            return np.concatenate([own.ravel(), root * cho_solve(factor, root * v[n * size :], check_finite=False)])
+            alone = np.einsum("nij,nj->ni", inverse, v[: n * size].reshape(n, size))
+            return np.append(alone.ravel(), root * cho_solve(factor, root * v[n * size :], check_finite=False))
 
         return _conjugate_gradients(multiply, precondition, score, _EXACT if size == 3 else _EXACT_FREE)
 

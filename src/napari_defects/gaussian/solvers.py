@@ -28,47 +28,6 @@ def compact(
                     wide[i, a, group[other[e]]] += block[3, a] if turned[e] else block[a, 3]
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def multiply(
-    first: int, last: int, own: Array, other: Array, pointer: Array, extra: Array, side: Array, place: Array,
-    head: Array, tail: Array, out: Array,
-) -> None:  # fmt: skip
-    """Columns' part of the information times a vector (column, size), (shared,)."""
-    size = own.shape[1]
-    for i in range(first, last):
-        for a in range(size):
-            total = extra[i, a] * head[i, a]
-            for m in range(place.shape[1]):
-                total += side[i, a, m] * tail[place[i, m]]
-            out[i, a] = total
-        if size == 3:  # written out, it is four times as fast
-            t0 = t1 = t2 = 0.0
-            for e in range(pointer[i], pointer[i + 1]):
-                j, m = other[e], own[e]
-                h0, h1, h2 = head[j, 0], head[j, 1], head[j, 2]
-                t0 += m[0, 0] * h0 + m[0, 1] * h1 + m[0, 2] * h2
-                t1 += m[1, 0] * h0 + m[1, 1] * h1 + m[1, 2] * h2
-                t2 += m[2, 0] * h0 + m[2, 1] * h1 + m[2, 2] * h2
-            out[i, 0] += t0
-            out[i, 1] += t1
-            out[i, 2] += t2
-            continue
-        for e in range(pointer[i], pointer[i + 1]):
-            j = other[e]
-            for a in range(size):
-                for b in range(size):
-                    out[i, a] += own[e, a, b] * head[j, b]
-
-
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def collect(side: Array, place: Array, head: Array, out: Array) -> None:
-    """Add the columns' part (column, size) to what they share."""
-    for i in range(len(side)):
-        for m in range(place.shape[1]):
-            for a in range(side.shape[1]):
-                out[place[i, m]] += side[i, a, m] * head[i, a]
-
-
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def invert(first: int, last: int, blocks: Array, out: Array) -> None:
     """Inverses of positive definite blocks."""
