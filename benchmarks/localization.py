@@ -149,6 +149,7 @@ def peers(options: argparse.Namespace) -> None:
         return fit_columns(image, start, coarse=True).yx
 
     def with_atomap() -> np.ndarray:
+        import atomap.api  # noqa: F401  (its modules import each other)
         from atomap.sublattice import Sublattice
 
         lattice = Sublattice(seeds[:, ::-1] + 0.3, image=image)
@@ -161,7 +162,7 @@ def peers(options: argparse.Namespace) -> None:
         from picasso import gausslq, localize
 
         box, corner = 15, np.rint(seeds).astype(int)
-        ids = np.rec.array((np.zeros(len(corner), int), corner[:, 1], corner[:, 0]), names="frame,x,y")
+        ids = pd.DataFrame({"frame": 0, "x": corner[:, 1], "y": corner[:, 0], "net_gradient": 1.0})
         spots = localize.get_spots(
             image[None].astype(np.float32), ids, box, {"Baseline": 0, "Sensitivity": 1, "Gain": 1}
         )
@@ -193,7 +194,8 @@ def peers(options: argparse.Namespace) -> None:
         rate = len(found) / (time.process_time() - begin)
         distance, near = cKDTree(found).query(seeds)
         off = (found[near] - seeds) * PIXEL_NM * 1e3
-        rms = [np.sqrt((off[(kind == 1) == w][distance[(kind == 1) == w] < 4] ** 2).mean()) for w in (True, False)]
+        good = (distance < 4) & ((seeds > 70) & (seeds < side - 71)).all(axis=1)
+        rms = [np.sqrt((off[good & ((kind == 1) == w)] ** 2).mean()) for w in (True, False)]
         print(f"  {name:14} W {rms[0]:5.2f} pm  Se2 {rms[1]:5.2f} pm  {rate:8.0f} columns per CPU second")
 
 
