@@ -7,8 +7,6 @@ together, with the lattice as a prior: each host atom then is there, or is not.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -22,6 +20,7 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from ..crystals import Crystal, get_crystal
+from ..gaussian.threads import in_turn
 from ..lattice.phasing import Field, Host, find_host, refine_host
 from ..micrograph import Micrograph, Progress
 from ..tables import Atoms, positions_nm
@@ -96,16 +95,12 @@ def resolve_frames(
         number = todo.pop(0)
         like = _look(micrograph, number, frames[number], crystal, rules, None)
         keep(number, like)
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads, threadpool_limits(1, user_api="blas"):
-        jobs = {n: threads.submit(_look, micrograph, n, frames[n], crystal, rules, like) for n in todo}
-        try:
-            for done, (number, job) in enumerate(jobs.items()):
-                if progress is not None:
-                    progress(len(frames) - len(jobs) + done, len(frames))
-                keep(number, job.result())
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
+    with threadpool_limits(1, user_api="blas"):
+        jobs = in_turn(lambda n: _look(micrograph, n, frames[n], crystal, rules, like), todo)
+        for done, (number, found) in enumerate(zip(todo, jobs, strict=True)):
+            if progress is not None:
+                progress(len(frames) - len(todo) + done, len(frames))
+            keep(number, found)
     return Atoms(pd.concat(frames.values(), ignore_index=True) if frames else table), lattices
 
 

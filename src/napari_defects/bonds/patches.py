@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import dctn, fftfreq, idctn, irfft2, next_fast_len, rfft2, rfftfreq
 from scipy.ndimage import gaussian_filter, uniform_filter
-from scipy.spatial import cKDTree
 
 from .. import noise
 from ..lattice.phasing import Host
 from ..micrograph import Micrograph
+from .kernels import normal_equations
 
 Floats = npt.NDArray[np.float64]
 
@@ -118,13 +118,12 @@ def fit_patch(
     """
     step = max(1, round(scene.sigma_nm / 2.2 / scene.pixel.max()))
     area = np.moveaxis(np.indices(scene.image.shape), 0, -1)[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
-    area = area[cKDTree(centers).query(area * scene.pixel)[0] < REACH_NM]
+    area = area[np.linalg.norm((area * scene.pixel)[:, None] - centers, axis=-1).min(1) < REACH_NM]
     blurred = uniform_filter(scene.image, step)
     data, weight = blurred[tuple(area.T)], 1 / (scene.variance[tuple(area.T)] / step**2)
     place = (area - 0.5 * (step % 2 == 0)) * scene.pixel  # the middle of an even window
-    middle = place - place.mean(0)
     n, m = len(centers), len(prior)
-    base = np.column_stack([np.ones(len(place)), middle])
+    plane = np.column_stack([np.ones(len(place)), place - place.mean(0)])
     near = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) < INNER_NM
     start = np.concatenate([centers.ravel(), prior.ravel()])
     mean = np.concatenate([start, heights, np.full(m, scene.height), np.zeros(n), [0.0, np.median(data)], np.zeros(2)])
@@ -137,39 +136,28 @@ def fit_patch(
     shape = np.repeat([width, 2 * width], [n + m, n])
     owner = np.concatenate([np.arange(n + m), np.arange(n)])
 
-    def model(p: Floats) -> tuple[Floats, Floats]:
-        yx, tall, wide = p[: 2 * (n + m)].reshape(-1, 2), p[2 * (n + m) : -4], shape * np.exp(p[-4])
-        offset = place[:, None] - yx[owner]
-        far = (offset**2).sum(-1) / wide**2
-        bump = np.exp(-0.5 * far)
-        pull = offset * (bump * tall / wide**2)[..., None]
-        pull[:, :n] += pull[:, n + m :]
-        widen = (far * bump) @ tall
-        jacobian = np.concatenate([pull[:, : n + m].reshape(len(place), -1), bump, widen[:, None], base], axis=1)
-        return bump @ tall + base @ p[-3:], jacobian
-
-    def cost(p: Floats, value: Floats) -> float:
-        return float((weight * (data - value) ** 2).sum() + (((p - mean) / spread) ** 2).sum())
+    def equations(p: Floats) -> tuple[float, Floats, Floats, float]:
+        """Return what is to be least, J^T W J and J^T W (data - model) with the prior, and chi squared."""
+        normal, force = np.empty((len(p), len(p))), np.empty(len(p))
+        yx, wide = p[: 2 * (n + m)].reshape(-1, 2), shape * np.exp(p[-4])
+        chi2 = normal_equations(place, data, weight, plane, yx, p[2 * (n + m) : -4], wide, owner, p[-3:], normal, force)
+        return chi2 + float((((p - mean) / spread) ** 2).sum()), normal, force - (p - mean) / spread**2, chi2
 
     p, damping = mean.copy(), 1e-2
-    value, jacobian = model(p)
-    now = cost(p, value)
+    now, normal, force, chi2 = equations(p)
     for _ in range(steps):
-        normal = (jacobian * weight[:, None]).T @ jacobian + np.diag(1 / spread**2)
-        force = (jacobian * weight[:, None]).T @ (data - value) - (p - mean) / spread**2
-        trial = p + np.linalg.solve(normal + damping * np.diag(normal.diagonal()), force)
-        tried, slopes = model(trial)
-        then = cost(trial, tried)
-        if then < now:
-            done = now - then < 0.01
-            p, value, jacobian, now, damping = trial, tried, slopes, then, damping / 5
+        held = normal + np.diag(1 / spread**2)
+        trial = p + np.linalg.solve(held + damping * np.diag(held.diagonal()), force)
+        tried = equations(trial)
+        if tried[0] < now:
+            done = now - tried[0] < 0.01
+            p, (now, normal, force, chi2), damping = trial, tried, damping / 5
             if done:
                 break
         else:
             damping *= 10
-    excess = max(1.0, float((weight * (data - value) ** 2).mean()))  # what the model does not know
-    normal = (jacobian * weight[:, None]).T @ jacobian / excess + np.diag(1 / spread**2)
-    error = np.sqrt(np.linalg.inv(normal).diagonal())
+    excess = max(1.0, chi2 / len(place))  # what the model does not know
+    error = np.sqrt(np.linalg.inv(normal / excess + np.diag(1 / spread**2)).diagonal())
     yx, tall = p[: 2 * (n + m)].reshape(-1, 2), p[2 * (n + m) : 3 * (n + m)]
     errors = np.column_stack([error[: 2 * (n + m)].reshape(-1, 2), error[2 * (n + m) : 3 * (n + m)]])
     return PatchFit(yx, tall, errors, float(p[-3]))

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import fft2, fftfreq, next_fast_len
+from scipy.fft import dctn, fft2, fftfreq, idctn, next_fast_len
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, median
 
 from ..crystals import Crystal, get_crystal
@@ -81,11 +81,11 @@ class Field:
         """Prepare a frame; foreign atoms and dirt are cut off at 3 sigma."""
         pixel = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
         flat = micrograph.frame(frame).astype(float)
-        flat = flat - gaussian_filter(flat, _HIGH_PASS_NM / pixel)
+        flat = flat - _blurred(flat, _HIGH_PASS_NM / pixel)
         flat -= np.median(flat)
         spread = 1.4826 * float(np.median(np.abs(flat)))
         flat = np.clip(flat, -4 * spread, 3 * spread)
-        smooth = gaussian_filter(flat, _ATOM_NM / pixel)
+        smooth = _blurred(flat, _ATOM_NM / pixel)
         slope = np.array(np.gradient(smooth)) / pixel[:, None, None]
         bend = np.mean([np.gradient(slope[a], pixel[a], axis=a) for a in (0, 1)], axis=0)
         return cls(flat, smooth, slope, bend, pixel)
@@ -261,6 +261,12 @@ def _transform(field: Field, g: Floats) -> npt.NDArray[np.complex128]:
     flat, pixel = field.flat, field.pixel_nm
     wave = [np.exp(-2j * np.pi * g[:, a, None] * pixel[a] * np.arange(flat.shape[a])) for a in (0, 1)]
     return np.asarray(((wave[0] @ (flat * _window(flat.shape))) * wave[1]).sum(1))
+
+
+def _blurred(image: Floats, sigma_px: Floats) -> Floats:
+    """Gaussian blur of an image mirrored at its borders, at a cost that does not depend on its width."""
+    passed = [np.exp(-0.5 * (np.pi * np.arange(n) / n * s) ** 2) for n, s in zip(image.shape, sigma_px, strict=True)]
+    return np.asarray(idctn(dctn(image) * np.multiply.outer(*passed)))
 
 
 def _window(shape: tuple[int, ...]) -> Floats:
