@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import napari_defects as nd
 from napari_defects.twins import match
+from napari_defects.twins.leftovers import counted, flicker_of, speckle_of, variance_line
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,37 @@ def test_the_twin_of_a_real_image(shared) -> None:  # type: ignore[no-untyped-de
 def test_an_image_without_a_lattice_is_refused(noise_image) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError):  # noqa: PT011
         match(noise_image((128, 128)), "WSe2")
+
+
+def test_flicker_and_speckle_are_found_again() -> None:
+    rng = np.random.default_rng(0)
+    white = rng.normal(0, 1.0, (300, 320))
+    assert flicker_of(white) == (0.0, 0.0)
+    slow = nd.Detector(read_noise_e=0, flicker_e=0.8, flicker_memory=0.5).read(np.zeros((300, 320)), rng)
+    assert flicker_of(white + slow) == pytest.approx((0.8, 0.5), abs=0.12)
+    assert flicker_of(np.asarray(gaussian_filter(white, 1.0))) == (0.0, 0.0), "smoothed on both axes"
+    surface = nd.simulation.Surface(speckle=0.5)
+    layer = surface.layer((300, 320), (0.02, 0.02), rng)
+    assert layer is not None
+    assert layer.std() == pytest.approx(0.5, rel=0.05)
+    assert speckle_of(layer + white, 0.02, surface.speckle_scale_nm) == pytest.approx(0.5, rel=0.2)
+
+
+def test_skewness_tells_what_was_counted() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(12.0, (400, 400)) + rng.normal(0, 3.0, (400, 400))
+    mean, error = counted(40.0 * (counts - counts.mean()), 40.0)
+    assert error < 0.1 * mean
+    assert mean == pytest.approx(480.0, abs=4 * error)
+    slope, intercept = variance_line(counts - 12.0, np.full(counts.shape, 12.0))
+    assert slope * 12.0 + intercept == pytest.approx(21.0, rel=0.03)
+
+
+def test_read_noise_under_an_uneven_layer() -> None:
+    image, _ = nd.simulate(
+        "WSe2", field_of_view_nm=6.4, pixel_size_nm=0.02, dose_e_per_A2=2e4, seed=4,
+        detector=nd.Detector(gain=10, offset=100, read_noise_e=1.5), surface=nd.simulation.Surface(contamination=0.4),
+    )  # fmt: skip
+    twin = match(image, "WSe2")
+    assert twin.detector.read_noise_e == pytest.approx(1.5, rel=0.25)
+    assert twin.surface.contamination == pytest.approx(0.4, abs=0.25)

@@ -25,6 +25,10 @@ class Surface:
         Mean intensity of a smooth layer, relative to the mean of the clean lattice.
     contamination_scale_nm : float
         Length over which its thickness varies; half of the variation is at a third of it.
+    speckle : float
+        Rms intensity of atoms that lie about at random, an amorphous film, relative to the mean of the clean lattice.
+    speckle_scale_nm : float
+        Size of their images.
     patch : float
         Intensity of one amorphous patch, relative to the mean of the clean lattice; 0 for none.
     patch_radius_nm : float
@@ -41,6 +45,8 @@ class Surface:
 
     contamination: float = 0.0
     contamination_scale_nm: float = 4.0
+    speckle: float = 0.0
+    speckle_scale_nm: float = 0.12
     patch: float = 0.0
     patch_radius_nm: float = 1.5
     gradient: float = 0.0
@@ -50,10 +56,10 @@ class Surface:
     grain_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("contamination", "patch", "holes"):
+        for name in ("contamination", "speckle", "patch", "holes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
-        for name in ("contamination_scale_nm", "patch_radius_nm", "hole_radius_nm"):
+        for name in ("contamination_scale_nm", "speckle_scale_nm", "patch_radius_nm", "hole_radius_nm"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
 
@@ -107,6 +113,9 @@ class Surface:
             ramp = y[:, None] * np.sin(angle) + x * np.cos(angle)
             ramp = (self.gradient * (ramp - ramp.min()) / np.ptp(ramp)).astype(np.float32)
             total = ramp if total is None else total + ramp
+        if self.speckle:
+            atoms = np.float32(self.speckle) * smooth_noise(shape, pixel_nm, self.speckle_scale_nm, rng)
+            total = atoms if total is None else total + atoms
         return total
 
 
@@ -149,6 +158,10 @@ class Detector:
         Relative spread (rms) of the signal of one electron.
     line_noise_e : float
         Gaussian noise common to each line, rms, in electrons per pixel.
+    flicker_e : float
+        Slow noise of emission and electronics, rms, in electrons per pixel: alike along a line, new in each.
+    flicker_memory : float
+        How alike it is from one pixel to the next, 0 to 1.
     afterglow : float
         Part of the signal that is left to the next pixel of the line, 0 to 1.
     hot_pixels : float
@@ -164,6 +177,8 @@ class Detector:
     read_noise_e: float = 0.5
     pulse_spread: float = 0.0
     line_noise_e: float = 0.0
+    flicker_e: float = 0.0
+    flicker_memory: float = 0.5
     afterglow: float = 0.0
     hot_pixels: float = 0.0
     saturation_e: float | None = None
@@ -172,10 +187,10 @@ class Detector:
     def __post_init__(self) -> None:
         if self.gain <= 0:
             raise ValueError(f"`gain` must be positive, got {self.gain}.")
-        for name in ("read_noise_e", "line_noise_e", "pulse_spread"):
+        for name in ("read_noise_e", "line_noise_e", "flicker_e", "pulse_spread"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
-        for name in ("hot_pixels", "afterglow"):
+        for name in ("hot_pixels", "afterglow", "flicker_memory"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be a fraction, 0 to 1, got {getattr(self, name)}.")
         if np.dtype(self.dtype).kind not in "iuf":
@@ -194,6 +209,10 @@ class Detector:
             counts = lfilter([1 - self.afterglow], [1, -self.afterglow], counts, axis=1).astype(np.float32)
         if self.line_noise_e:
             counts += np.float32(self.line_noise_e) * rng.standard_normal((len(counts), 1), np.float32)
+        if self.flicker_e:
+            white, memory = rng.standard_normal(counts.shape, np.float32), self.flicker_memory
+            slow = lfilter([(1 - memory**2) ** 0.5], [1, -memory], white, axis=1)
+            counts += np.float32(self.flicker_e) * slow.astype(np.float32)
         if self.read_noise_e:
             counts += np.float32(self.read_noise_e) * rng.standard_normal(counts.shape, np.float32)
         if self.hot_pixels:
