@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter, gaussian_laplace, maximum_filter, zoo
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from napari_defects.gaussian import Columns, wide_mean
+from napari_defects.gaussian import Columns, background_grid, wide_mean
 
 Array = npt.NDArray[np.float64]
 
@@ -98,7 +98,7 @@ def first_guess(counts: Array, yx: Array, sigma: float, aspect: float) -> Column
     windows = sliding_window_view(np.pad(coarse, [(n // 2, n // 2) for n in size], mode="reflect"), size)
     windows = windows[:: max(1, size[0] // 3), :: max(1, size[1] // 3)]
     low = np.percentile(windows.reshape(*windows.shape[:2], -1), 10, axis=2)
-    grid = [max(3, 1 + round(n * a / (24 * sigma))) for n, a in zip(counts.shape, (1.0, aspect), strict=True)]
+    grid = background_grid(counts.shape, sigma, aspect)
     nodes = zoom(gaussian_filter(low, 2), np.divide(grid, low.shape), order=1, mode="nearest")
     columns = Columns(yx, np.ones(len(yx)), np.full(len(yx), sigma), np.zeros(len(yx), np.int64), nodes, aspect)
     at = np.rint(yx).astype(int)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from napari_defects import tables
+from napari_defects.atoms.detection import continued, joined
 from napari_defects.atoms.jitter import estimate_jitter
 from napari_defects.atoms.localization import measured_shape
-from napari_defects.gaussian import Columns, Pixels, covariance, hat
+from napari_defects.gaussian import Columns, Pixels, background_grid, covariance, hat
 from napari_defects.micrograph import Micrograph
 from napari_defects.noise import Noise, column_scale_px, from_pixels
 from napari_defects.tables import Atoms
@@ -21,7 +22,10 @@ Array = npt.NDArray[np.float64]
 
 
 class Measured(NamedTuple):
-    """One frame in counts, and the columns of a table in it, in pixels and counts, with a background fitted anew."""
+    """One frame in counts, and the columns of a table in it, in pixels and counts, with a background fitted anew.
+
+    Those just outside the image, which no table has, come last.
+    """
 
     counts: Array
     columns: Columns
@@ -39,7 +43,8 @@ def measured(micrograph: Micrograph, atoms: Atoms, frame: int = 0) -> Measured:
     width = float(own["sigma_nm"].median() / pixel.max()) if len(own) else column_scale_px(image)
     noise = from_pixels(image, width)
     counts = noise.counts(image)
-    down, right = (hat(n, max(3, 1 + round(n / (24 * width)))) for n in image.shape)
+    grid = background_grid(image.shape, width * float(pixel.max() / pixel[0]), float(pixel[1] / pixel[0]))
+    down, right = (hat(n, nodes) for n, nodes in zip(image.shape, grid, strict=True))
     columns = Columns(
         tables.positions_nm(own) / pixel,
         own["amplitude"].to_numpy(float) / noise.gain,
@@ -48,7 +53,12 @@ def measured(micrograph: Micrograph, atoms: Atoms, frame: int = 0) -> Measured:
         np.zeros((down.shape[1], right.shape[1])),
         float(pixel[1] / pixel[0]),
     )
-    nodes = np.linalg.pinv(down) @ (counts - columns.render(image.shape)) @ np.linalg.pinv(right).T
+    beyond = continued(columns, image.shape, 1.8 * columns.width) if len(own) else columns
+    beyond = beyond.taken(np.arange(len(beyond.yx)) >= len(own))
+    columns = joined(columns, beyond.yx, beyond.amplitude)
+    left = counts - columns.render(image.shape)
+    y, x = (slice(m, n - m) for n in image.shape for m in [int(min(4 * width, n / 4))])  # others' tails reach the rim
+    nodes = np.linalg.pinv(down[y]) @ left[y, x] @ np.linalg.pinv(right[x]).T
     columns = replace(columns, nodes=nodes)
     profile = measured_shape(counts, columns, atoms.attrs.get("column_shape", "round")) if len(own) else columns.profile
     return Measured(counts, replace(columns, profile=profile), noise, kept, pixel)
@@ -98,7 +108,7 @@ def bound(micrograph: Micrograph, atoms: Atoms) -> Array:
         counts, columns, _, kept, pixel = measured(micrograph, atoms, index)
         if kept.any():
             error = replace(columns, covariance=covariance(Pixels(counts, columns.nodes.shape), columns)).errors
-            result[kept] = error[:, 1:3] * pixel
+            result[kept] = error[: kept.sum(), 1:3] * pixel
     return result
 
 

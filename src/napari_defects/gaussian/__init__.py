@@ -6,7 +6,7 @@ coarse grid.
 
 - ``columns``: `Columns`, what is fitted; ``pixels``: the likelihood of columns given counts.
 - ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
-- ``equations``: Fisher information of an image, and its solution; ``fits``: the fit.
+- ``equations``, ``shared``: Fisher information of an image, and its solution; ``fits``: the fit.
 - ``bounds``: errors, goodness of fit, Cramér–Rao bound; ``shapes``: the profile, measured.
 - ``blur``: wide averages.
 """
@@ -18,6 +18,7 @@ from napari_defects.gaussian.bounds import cramer_rao as cramer_rao
 from napari_defects.gaussian.bounds import local_excess as local_excess
 from napari_defects.gaussian.columns import Columns as Columns
 from napari_defects.gaussian.columns import Profile as Profile
+from napari_defects.gaussian.columns import background_grid as background_grid
 from napari_defects.gaussian.columns import hat as hat
 from napari_defects.gaussian.fits import fit_columns as fit_columns
 from napari_defects.gaussian.pixels import Pixels as Pixels

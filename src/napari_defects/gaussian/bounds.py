@@ -37,7 +37,7 @@ def covariance(pixels: Pixels, columns: Columns, near: Neighbors | None = None) 
     blocks = pixels.blocks(columns, near.pairs, pixels.weight(columns))
     out = np.flatnonzero(columns.outside(pixels.shape))
     blocks[out, 1, 1] = blocks[out, 2, 2] = 1e6  # their places are taken as known
-    own, _ = near.rows(blocks, size, columns.group)
+    own = near.rows(blocks, size)
     rings = near.rings(columns.isotropic, min(_RING, n))
     result = np.empty((n, size, size))
     spread(solvers.covariances, n, own, near.other, near.pointer, rings, result)

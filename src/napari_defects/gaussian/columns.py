@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from napari_defects.gaussian import kernels
 from napari_defects.gaussian.kernels import Array, Index, Windows
 
+_APART = 12.0  # widths between the nodes of the background: nearer, they would take part in the columns
 _TAIL = 0.8  # widths outside the image from which the place of a column is not fitted
 
 
@@ -146,6 +147,11 @@ class Columns:
         if len(self.yx):
             kernels.render(image, self.windows(shape, reach=reach), self.amplitude)
         return image
+
+
+def background_grid(shape: tuple[int, ...], sigma: float, aspect: float = 1.0) -> list[int]:
+    """Nodes of the background of an image of `shape` that columns of width `sigma` (pixels along y) leave free."""
+    return [max(3, 1 + round(n * a / (_APART * sigma))) for n, a in zip(shape, (1.0, aspect), strict=True)]
 
 
 def hat(n: int, nodes: int, binning: int = 1) -> Array:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from napari_defects.gaussian import solvers
 from napari_defects.gaussian.columns import Columns
 from napari_defects.gaussian.kernels import Array, Index
 from napari_defects.gaussian.pixels import Pixels
+from napari_defects.gaussian.shared import Shared
 from napari_defects.gaussian.threads import spread
 
 _NEAR = 5.5  # sigma beyond which columns hardly know of each other
@@ -32,13 +32,11 @@ class Neighbors:
         number = np.concatenate([np.arange(len(self.pairs)), np.arange(n, len(self.pairs))])
         self.which, self.turned = number[order], (np.arange(len(order)) >= len(self.pairs))[order]
 
-    def rows(self, blocks: Array, size: int, group: Index, groups: int = 0) -> tuple[Array, Array]:
-        """Blocks of pairs as rows of a matrix (entry, size, size), and what the widths of groups do to each row."""
-        n = len(self.pointer) - 1
+    def rows(self, blocks: Array, size: int) -> Array:
+        """Blocks of pairs as rows of a matrix, shape (entry, size, size)."""
         own = np.empty((len(self.other), size, size))
-        wide = np.zeros((n, size, groups))
-        spread(solvers.compact, n, blocks, self.which, self.turned, self.other, self.pointer, group, own, wide)
-        return own, wide
+        spread(solvers.compact, len(self.pointer) - 1, blocks, self.which, self.turned, self.pointer, own)
+        return own
 
     def rings(self, isotropic: Array, n: int) -> Index:
         """Each column's nearest, itself last, shape (column, n); -1 where there are no more."""
@@ -61,18 +59,11 @@ class NormalEquations:
         self.group, self.near = columns.group, neighbors
         blocks = pixels.blocks(columns, neighbors.pairs, weight)
         self.diagonal = np.ascontiguousarray(blocks[:n, :size, :size])
-        self.own, wide = neighbors.rows(blocks, size, columns.group, groups)
+        self.own = neighbors.rows(blocks, size)
         side, node, nodes = pixels.background_blocks(columns, weight)
-        self.shared = np.zeros((groups + len(nodes),) * 2)
-        self.shared[groups:, groups:] = nodes
-        if groups:  # a width moves all columns of its group
-            a, b = columns.group[neighbors.pairs].T
-            both = np.bincount(a * groups + b, blocks[:, 3, 3], groups**2).reshape(groups, groups)
-            alone = np.bincount(a[:n], blocks[:n, 3, 3], groups)
-            self.shared[:groups, :groups] = both + both.T - np.diag(alone)
-            np.add.at(self.shared, (columns.group[:, None], groups + node), side[:, 3])
-            self.shared[groups:, :groups] = self.shared[:groups, groups:].T
-        self.side = np.concatenate([wide, side[:, :size]], axis=2)
+        wide, widths, joint = pixels.width_blocks(columns, weight, groups)
+        self.shared = Shared(widths, joint, nodes)
+        self.side = np.concatenate([wide[:, :size], side[:, :size]], axis=2)
         self.place = np.concatenate(
             [np.broadcast_to(np.arange(groups), (n, groups)), groups + node], axis=1, dtype=np.int32
         )
@@ -97,35 +88,22 @@ class NormalEquations:
         blocks, inverse = self.diagonal.copy(), np.empty_like(self.diagonal)
         blocks[:, range(size), range(size)] += extra
         spread(solvers.invert, n, blocks, inverse)
-        shared = self.shared + np.diag((np.median(damping) + 1e-9) * np.diag(self.shared))
-        root = 1 / np.sqrt(np.diag(shared))
-        factor = _factor(shared * root * root[:, None])
-
+        solve_shared = self.shared.solver(float(np.median(damping)))
         own = sparse.bsr_array((self.own, self.near.other, self.near.pointer), shape=(n * size, n * size))
         places = np.repeat(self.place, size, axis=0)
         every = np.arange(0, places.size + 1, places.shape[1], dtype=np.int32)
-        side = sparse.csr_array((self.side.ravel(), places.ravel(), every), shape=(n * size, len(shared)))
+        side = sparse.csr_array((self.side.ravel(), places.ravel(), every), shape=(n * size, len(self.shared)))
         springs, turned = extra.ravel(), side.T
 
         def multiply(v: Array) -> Array:
             head, tail = v[: n * size], v[n * size :]
-            return np.append(own @ head + springs * head + side @ tail, turned @ head + shared @ tail)
+            return np.append(own @ head + springs * head + side @ tail, turned @ head + self.shared.times(tail))
 
         def precondition(v: Array) -> Array:
             alone = np.einsum("nij,nj->ni", inverse, v[: n * size].reshape(n, size))
-            return np.append(alone.ravel(), root * cho_solve(factor, root * v[n * size :], check_finite=False))
+            return np.append(alone.ravel(), solve_shared(v[n * size :]))
 
         return _conjugate_gradients(multiply, precondition, score, _EXACT if size == 3 else _EXACT_FREE)
-
-
-def _factor(matrix: Array) -> tuple[Array, bool]:
-    """Cholesky factor; what is not positive definite is lifted until it is."""
-    ridge = 1e-6
-    while True:
-        try:
-            return cho_factor(matrix + ridge * np.eye(len(matrix)), check_finite=False)  # type: ignore[no-any-return]
-        except LinAlgError:
-            ridge *= 10
 
 
 def _conjugate_gradients(multiply, precondition, right: Array, tolerance: float, most: int = 100) -> Array:  # type: ignore[no-untyped-def]

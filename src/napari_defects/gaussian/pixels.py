@@ -92,17 +92,40 @@ class Pixels:
         n = len(columns.yx)
         return side.reshape(n, 4, 9), node.reshape(n, 9), self._nodes(weight)
 
+    def width_blocks(self, columns: Columns, weight: Array, groups: int) -> tuple[Array, Array, Array]:
+        """Fisher information of columns with widths of groups (column, 4, group), of widths, and of them with nodes.
+
+        A width moves all columns of its group: what it does is drawn as an image, so that no pair is left out.
+        """
+        drawn = self.windows(columns)
+        taller, wider = (np.ascontiguousarray(f[:, :, [2, 2, 2]]) for f in (drawn.fy, drawn.fx))
+        images = np.zeros((groups, *self.counts.shape))
+        for group, image in enumerate(images):
+            amplitude = np.where(columns.group == group, columns.amplitude, 0.0)
+            kernels.render(image, drawn._replace(fy=taller), amplitude)
+            kernels.render(image, drawn._replace(fx=wider), amplitude)
+        heavy = images * weight
+        own = [kernels.project(image, drawn, columns.amplitude) for image in heavy]
+        joint = [(self.hats[0].T @ image @ self.hats[1]).ravel() for image in heavy]
+        nodes = self.hats[0].shape[1] * self.hats[1].shape[1]
+        return (
+            np.stack(own, axis=2) if own else np.zeros((len(columns.yx), 4, 0)),
+            np.einsum("ayx,byx->ab", heavy, images),
+            np.array(joint).reshape(groups, nodes),
+        )
+
     def _nodes(self, weight: Array) -> Array:
-        """Fisher information of the nodes: each overlaps with the eight around it."""
-        (ny, nx), index = (h.shape[1] for h in self.hats), np.arange(self.hats[0].shape[1] * self.hats[1].shape[1])
-        index = index.reshape(ny, nx)
-        out = np.zeros((ny * nx, ny * nx))
-        down, right = self.hats
+        """Fisher information of the nodes, each with itself and those after it in a row, (offset, node).
+
+        Each overlaps with the eight around it.
+        """
+        (down, right), (ny, nx) = self.hats, (h.shape[1] for h in self.hats)
+        band = np.zeros((nx + 2, ny, nx))
         for dy in (0, 1):
             half = (down[:, : ny - dy] * down[:, dy:]).T @ weight
             for dx in (0, 1):
                 value = half @ (right[:, : nx - dx] * right[:, dx:])
-                a, b = index[: ny - dy, : nx - dx], index[dy:, dx:]
-                c, d = index[: ny - dy, dx:], index[dy:, : nx - dx]
-                out[a, b] = out[b, a] = out[c, d] = out[d, c] = value
-        return out
+                band[dy * nx + dx, : ny - dy, : nx - dx] = value
+                if dy:
+                    band[nx - dx, : ny - 1, dx:] = value
+        return band.reshape(nx + 2, ny * nx)

@@ -9,23 +9,14 @@ from napari_defects.gaussian.kernels import Array
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def compact(
-    first: int, last: int, blocks: Array, which: Array, turned: Array, other: Array, pointer: Array, group: Array,
-    out: Array, wide: Array,
-) -> None:  # fmt: skip
-    """Lay the blocks of pairs out row by row.
-
-    `wide`, shape (column, size, group), is what the widths of a group do.
-    """
+def compact(first: int, last: int, blocks: Array, which: Array, turned: Array, pointer: Array, out: Array) -> None:
+    """Lay the blocks of pairs out row by row."""
     size = out.shape[1]
-    for i in range(first, last):
-        for e in range(pointer[i], pointer[i + 1]):
-            block = blocks[which[e]]
-            for a in range(size):
-                for b in range(size):
-                    out[e, a, b] = block[b, a] if turned[e] else block[a, b]
-                if wide.shape[2] > 0:
-                    wide[i, a, group[other[e]]] += block[3, a] if turned[e] else block[a, 3]
+    for e in range(pointer[first], pointer[last]):
+        block = blocks[which[e]]
+        for a in range(size):
+            for b in range(size):
+                out[e, a, b] = block[b, a] if turned[e] else block[a, b]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
