@@ -127,6 +127,20 @@ class Micrograph:
         """Iterate over `frame`."""
         return (self.frame(i) for i in range(self.n_frames))
 
+    def seen_frames(self) -> list[int]:
+        """Numbers of the frames that are not blank: that have two different pixels, or more.
+
+        Raises
+        ------
+        ValueError
+            If all are.
+        """
+        frames = (np.asarray(frame) for frame in (self.data if self.is_movie else [self.data]))
+        seen = [n for n, one in enumerate(frames) if np.isfinite(one).any() and np.nanmin(one) < np.nanmax(one)]
+        if not seen:
+            raise ValueError("every frame is blank; is it the right channel?")
+        return seen
+
     def with_pixel_size(self, pixel_size_nm: float | tuple[float, float]) -> Micrograph:
         """Return the same image with another calibration."""
         return replace(self, pixel_size_nm=pixel_size_nm)

@@ -286,3 +286,13 @@ def test_intensities_of_the_sublattices() -> None:
     sizes = [cross_section_A2(column[name], Microscope()) for name in table["sublattice"]]
     assert table["ratio"][1] == pytest.approx(sizes[1] / sizes[0], abs=4 * table["ratio_err"][1])
     assert 0.001 < table["ratio_err"][1] < 0.02
+
+
+@pytest.mark.parametrize("crystal", ["graphene", "WSe2"])
+def test_blank_frames_of_a_movie_are_left_out_of_the_calibration(crystal: str) -> None:
+    image, _ = nd.simulate(crystal, field_of_view_nm=5.0, pixel_size_nm=0.02, dose_e_per_A2=1e6, seed=3)
+    blank = np.full_like(image.frame(), np.nan)
+    movie = calibrate(nd.Micrograph(np.stack([blank, image.frame(), 0 * blank, image.frame()]), 0.021), crystal)
+    assert movie.pixel_size_nm == pytest.approx(0.02, rel=0.004)
+    with pytest.raises(ValueError, match="every frame is blank"):
+        calibrate(nd.Micrograph(np.zeros((2, 64, 64), np.float32)), crystal)

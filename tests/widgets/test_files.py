@@ -95,6 +95,21 @@ def test_through_napari_itself(tmp_path: Path, wse2: tuple[nd.Micrograph, Any], 
     assert [about(layer).get("table") for layer in viewer.layers] == [None, "defects", "defects"]
 
 
+def test_a_folder_of_frames_dropped_on_napari_is_a_movie(tmp_path: Path, wse2: tuple[nd.Micrograph, Any]) -> None:
+    PluginManager.instance().discover()
+    (tmp_path / "frames").mkdir()
+    for number in (1, 2, 4):
+        write_micrograph(wse2[0], tmp_path / "frames" / f"scan_{number}.tif")
+    model = ViewerModel()
+    (layer,) = model.open(tmp_path / "frames", plugin="napari-defects")
+    assert layer.data.shape == (4, *wse2[0].shape_yx)
+    assert np.isnan(layer.data[2]).all()
+    np.testing.assert_allclose(layer.scale[-2:], 0.025)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "a.txt").write_text("nothing")
+    assert get_reader(str(tmp_path / "others")) is None
+
+
 def test_real_files_open_with_the_scale_they_have(shared: Path) -> None:
     folder = shared / "data"
     ((_, keywords, _),) = read(folder / "wse2_ti" / "1028_ADF2_25.dm4")

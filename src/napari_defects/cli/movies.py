@@ -24,22 +24,15 @@ def bonds(
     pixel_size_nm: PixelSize = None, calibrate: Calibrate = False, channel: Channel = None,
 ) -> None:  # fmt: skip
     """Write bonds, angles, rings, defects, trajectories, hops, rotors; the graph, and structures, into a folder."""
-    from dataclasses import replace
-
-    import numpy as np
-
     from ..io import read_micrograph
     from ..lattice import calibrate as measure
     from ..networks import predict
     from ..tracks import analyze_bonds
-    from ..tracks.movies import seen_frames
 
     micrograph = read_micrograph(image, pixel_size_nm=pixel_size_nm, channel=channel)
     host = crystal or "graphene"
     if calibrate:
-        first = np.asarray(micrograph.data)[seen_frames(micrograph)[0]] if micrograph.is_movie else micrograph.data
-        known = measure(replace(micrograph, data=first), host)
-        micrograph = replace(micrograph, pixel_size_nm=known.pixel_size_nm, metadata=known.metadata)
+        micrograph = measure(micrograph, host)
     given = {
         "rules": rules, "min_probability": min_probability, "max_step_nm": max_step_nm,
         "memory_frames": memory_frames, "smooth_frames": smooth_frames, "branching": branching or None,

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..crystals import Crystal, get_crystal
 from ..micrograph import Micrograph
-from .phasing import measure_pixel
+from .phasing import measure_pixel, some
 from .reciprocal import PEAK_POWER, find_period
 
 _log = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
     Parameters
     ----------
     micrograph : Micrograph
-        Its own pixel size may be missing or wrong; only the ratio of its two sides is kept.
+        Its own pixel size may be missing or wrong; only the ratio of its two sides is kept. Blank frames of
+        a movie are left out.
     crystal : str or Crystal
 
     Returns
@@ -33,7 +34,7 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
     Raises
     ------
     ValueError
-        If the power spectrum shows no lattice of the crystal's shape.
+        If every frame is blank, or the power spectrum shows no lattice of the crystal's shape.
     """
     crystal = get_crystal(crystal)
     stated = micrograph.pixel_size_nm
@@ -41,7 +42,7 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
     if all(len(s.column) == 1 for s in crystal.sublattices):  # dim atoms: all reflections together, with their phases
         ratio = measure_pixel(micrograph, crystal) / float(np.sqrt(sides.prod()))
     else:
-        frames = np.unique(np.linspace(0, micrograph.n_frames - 1, 16).astype(int)).tolist()
+        frames = some(micrograph.seen_frames(), 16)
         vectors_px = find_period([micrograph.frame(n).astype(float) for n in frames], crystal)
         if vectors_px is None:
             raise ValueError(

@@ -158,7 +158,7 @@ def measure_pixel(
     Parameters
     ----------
     micrograph : Micrograph
-        Of a movie, three frames are measured and the middle one counts. Pixels are square, or as the stated sizes
+        Of a movie, three frames that are not blank are measured and the middle one counts. Pixels are square, or as the stated sizes
         relate; then it is their geometric mean.
     crystal : str or Crystal
     cell_px : (float, float)
@@ -174,7 +174,7 @@ def measure_pixel(
     sides = stated / np.sqrt(stated.prod())
     octaves = np.geomspace(*cell_px, 4)
     found = []
-    for frame in np.unique(np.linspace(0, micrograph.n_frames - 1, 3).astype(int)).tolist():
+    for frame in some(micrograph.seen_frames(), 3):
         trials: list[tuple[float, float]] = []
         for low, high in pairwise(octaves):
             guess = crystal.a_nm / np.sqrt(low * high)
@@ -190,6 +190,11 @@ def measure_pixel(
             "is it the right image and crystal?"
         )
     return float(np.median(found))
+
+
+def some(frames: list[int], n: int) -> list[int]:
+    """At most `n` of these frames, evenly spaced, the first and the last among them."""
+    return [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, n).astype(int))]
 
 
 def refine_host(

@@ -151,7 +151,7 @@ def analyze_bonds(
             "use classify(), or a host such as graphene or hBN."
         )
     told = on_step or (lambda _name, _result: None)
-    seen = seen_frames(micrograph)
+    seen = micrograph.seen_frames()
     if not isinstance(rules, BondRules):
         rules = bond_rules(crystal, rules)
     if atoms is None:
@@ -182,22 +182,6 @@ def analyze_bonds(
     if progress is not None:
         progress(100, 100)
     return BondResults(crystal, resolved, graph, defects, tracks, lattices, drift, micrograph.frame_interval_s)
-
-
-def seen_frames(micrograph: Micrograph) -> list[int]:
-    """Numbers of the frames that are not blank.
-
-    Raises
-    ------
-    ValueError
-        If all are.
-    """
-    data = micrograph.data if micrograph.is_movie else np.asarray(micrograph.data)[None]
-    frames = (np.asarray(frame) for frame in data)
-    seen = [n for n, frame in enumerate(frames) if np.isfinite(frame).any() and np.nanmin(frame) < np.nanmax(frame)]
-    if not seen:
-        raise ValueError("every frame is blank; is it the right channel?")
-    return seen
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
