@@ -158,8 +158,8 @@ def measure_pixel(
     Parameters
     ----------
     micrograph : Micrograph
-        Of a movie, three frames that are not blank are measured and the middle one counts. Pixels are square, or as the stated sizes
-        relate; then it is their geometric mean.
+        Of a movie, three frames that are not blank are measured and the middle one counts. Pixels are square, or
+        as the stated sizes relate; then it is their geometric mean.
     crystal : str or Crystal
     cell_px : (float, float)
         Smallest and largest lattice constant looked for, in pixels.
