@@ -16,6 +16,7 @@ _STALE = 0.05  # change of a column that makes its information worth working out
 _CORE = 0.8  # of a profile: its information
 _RIM = 2.0  # widths from the edge within which columns settle slowly, and are not waited for
 _CAREFUL = 0.1  # damping of these
+_TAILS = 4.3  # widths of a Gaussian beyond which it moves no neighbour by a hundredth of a picometre
 _COARSE = 1.3  # binned pixels in a width, at least, while the fit is on its way
 
 
@@ -70,7 +71,8 @@ def fit_columns(
     columns, equations = start, None
     if coarse:
         columns, equations = _iterate(binned, binned, start, None, near, steps, 100 * tolerance)
-    fine = Pixels(counts, grid, binning=max(1, int(columns.width / fine_px)))
+    reach = _TAILS if start.profile.terms.shape[1] == 0 else None
+    fine = Pixels(counts, grid, binning=max(1, int(columns.width / fine_px)), reach=reach)
     if polish:
         columns, _ = _iterate(fine, binned, columns, equations, near, steps, tolerance)
     return replace(columns, covariance=covariance(fine, columns, near) if errors else start.covariance[:0])
