@@ -1,6 +1,6 @@
 """Precision, honesty of the errors and speed of locate, beside the Cramér–Rao bound and other tools.
 
-python benchmarks/localization.py [bound speed peers pulls multislice real] [--side 1024] [--peaks 5 50 200 1000 5000]
+python benchmarks/localization.py [bound speed peers pulls] [--side 1024] [--peaks 5 50 200 1000 5000]
 
 bound, peers:
 
@@ -13,12 +13,9 @@ every column alone in a window of its own, as most tools do (scipy's curve_fit, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 import warnings
-from contextlib import nullcontext
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
@@ -243,76 +240,6 @@ def pulls(options: argparse.Namespace) -> None:
         )
 
 
-def multislice(options: argparse.Namespace) -> None:
-    """Print position errors on multislice images, with line jitter taken out and left in, beside the bound."""
-    from unittest.mock import patch
-
-    import tifffile
-
-    from napari_defects.atoms import Jitter, bound
-
-    def none(counts: np.ndarray, columns: Columns) -> Jitter:
-        return Jitter(np.zeros(len(counts)), 0.0, np.zeros(len(columns.yx)))
-
-    folder = options.shared / "checks" / "multislice"
-    print("\nmultislice: rms of the error, y / x in pm (common offset of a sublattice left out), and the bound;")
-    print("between copies of the same column, as the field is periodic: what its three frozen phonons and its")
-    print("neighbours do to a column is the same in all (last: how many more copies than columns)")
-    for name in ("wsete_mid", "wsete_high"):
-        image = next(i for i in json.loads((folder / "manifest.json").read_text())["images"] if i["name"] == name)
-        pixel = image["params"]["pixel_size_nm"]
-        micrograph = nd.Micrograph(tifffile.imread(folder / image["file"]), pixel)
-        truth = pd.read_csv(folder / f"{name}_atoms.csv")
-        for label, context in (("out", nullcontext()), ("in", patch(f"{nd.locate.__module__}.estimate_jitter", none))):
-            with context:
-                atoms = nd.locate(micrograph)
-            at, true = atoms[["y_nm", "x_nm"]].to_numpy(), truth[["y_px", "x_px"]].to_numpy() * pixel
-            distance, near = cKDTree(true).query(at)
-            good = (distance < 0.07) & ((at > 0.4) & (at < micrograph.extent_nm - 0.4)).all(axis=1)
-            limit = bound(micrograph, atoms)
-            for kind in ("W", "Se+Se"):
-                own = good & (truth["elements"].to_numpy()[near] == kind)
-                if own.any():
-                    off = 1e3 * (at - true[near])[own]
-                    best = 1e3 * np.sqrt((limit[own] ** 2).mean(axis=0))
-                    copies = pd.DataFrame(off).groupby(truth["src_index"].to_numpy()[near][own])
-                    free = len(off) - copies.ngroups
-                    apart = np.sqrt(((off - copies.transform("mean").to_numpy()) ** 2).sum(axis=0) / free)
-                    print(
-                        f"  {name:11} jitter {label:3}  {kind:5} {off.std(axis=0).round(2)}"
-                        f"  between copies {apart.round(2)}  bound {best.round(2)}"
-                        f"  ratios {(off.std(axis=0) / best).round(2)} {(apart / best).round(2)} ({free})"
-                    )
-
-
-def real(options: argparse.Namespace) -> None:
-    """Print what is left between atoms and lattice on real images, beside the errors and the bound."""
-    from napari_defects.atoms import bound
-
-    print("\nreal images: rms off the lattice per axis, median stated error, median bound (pm)")
-    for name, path, crystal in (
-        ("wse2_ti", "data/wse2_ti/1028_ADF2_25.dm4", "WSe2"),
-        ("mos2", "data/mos2/MoS2_stem_Exp-000-2.npy", "MoS2"),
-    ):
-        file = options.shared / path
-        plain = nd.Micrograph(np.load(file)) if file.suffix == ".npy" else nd.read_micrograph(file)
-        image = nd.calibrate(plain, crystal)
-        atoms = nd.locate(image)
-        sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, crystal))
-        limit = bound(image, sites)
-        for one in sites["sublattice"].unique():
-            own = ((sites["sublattice"] == one) & sites["y_nm"].notna() & (sites["i"].notna())).to_numpy()
-            if one == "" or not own.any():
-                continue
-            off = sites[["y_nm", "x_nm"]].to_numpy()[own] - sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()[own]
-            spread = 1.4826 * np.median(np.abs(off), axis=0)
-            err = np.median(sites[["y_err_nm", "x_err_nm"]].to_numpy()[own], axis=0)
-            print(
-                f"  {name:8} {one:3} {1e3 * spread.round(5)}  {1e3 * err.round(5)}"
-                f"  {1e3 * np.nanmedian(limit[own], axis=0).round(5)}"
-            )
-
-
 def bounds(options: argparse.Namespace) -> None:
     """Table of precision at all counts."""
     print(
@@ -325,7 +252,7 @@ def bounds(options: argparse.Namespace) -> None:
         print(row(options.side, peak, 100 + seed), flush=True)
 
 
-PARTS = {"bound": bounds, "speed": speed, "peers": peers, "pulls": pulls, "multislice": multislice, "real": real}
+PARTS = {"bound": bounds, "speed": speed, "peers": peers, "pulls": pulls}
 
 
 def main() -> None:
@@ -333,15 +260,10 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without one")
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--peaks", type=float, nargs="+", default=[5, 50, 200, 1000, 5000])
-    default = os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared")
-    parser.add_argument("--shared", type=Path, default=Path(default))
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     for part in options.parts or PARTS:
-        if part in ("multislice", "real") and not (options.shared / "checks").is_dir():
-            print(f"\n{part}: no images at {options.shared}; give their folder with --shared")
-            continue
         PARTS[part](options)
 
 
