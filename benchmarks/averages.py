@@ -45,6 +45,10 @@ def patch(shift_nm: np.ndarray, peak: float, side: int = SIDE) -> np.ndarray:
     return peak * image
 
 
+def one_by_one(method: Callable[[np.ndarray], np.ndarray]) -> Callable[[list[np.ndarray]], np.ndarray]:
+    return lambda images: np.array([method(image) for image in images])
+
+
 def registration(arguments: argparse.Namespace) -> None:
     """Shift of patches to a known template: error over bound, and speed, beside peers."""
     count = arguments.patches
@@ -59,27 +63,32 @@ def registration(arguments: argparse.Namespace) -> None:
         bound = np.sqrt([1 / (slope**2 / reference).sum() for slope in np.gradient(reference)])
         template = make_template(patch(np.zeros(2), peak, SIDE + 1), 0.0, (0.0, 1.0))
 
-        def ours(image: np.ndarray, template=template) -> np.ndarray:
-            pose = np.array([[0.0, 0, 1, 0, 0]])
-            one = Patches(np.full((1, 2), (SIDE - 1) / 2), np.eye(2)[None], [np.zeros((0, 2))], 1.0)
-            one.register(image, template, SIDE // 2, pose)
-            return pose[0, :2]
+        def ours(stack: list[np.ndarray], template=template) -> np.ndarray:
+            """Register all at once, as `average` does: patches below each other in one image."""
+            n = len(stack)
+            centers = np.column_stack([SIDE * np.arange(n), np.zeros(n)]) + (SIDE - 1) / 2
+            patches = Patches(centers, np.tile(np.eye(2), (n, 1, 1)), [np.zeros((0, 2))] * n, 1.0)
+            pose = np.tile([0.0, 0, 1, 0, 0], (n, 1))
+            patches.register(np.concatenate(stack), template, SIDE // 2, pose)
+            return pose[:, :2]
 
         def phase(image: np.ndarray, reference=reference) -> np.ndarray:
             return -phase_cross_correlation(reference, image, upsample_factor=100, normalization=None)[0]
 
-        methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {"napari-defects": ours, "skimage, 1/100 px": phase}
+        methods: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
+            "napari-defects": ours, "skimage, 1/100 px": one_by_one(phase),
+        }  # fmt: skip
         try:
             from pystackreg import StackReg
         except ImportError:
             print("pystackreg is not installed")
         else:
             stack = StackReg(StackReg.TRANSLATION)
-            methods["pystackreg"] = lambda image, r=reference, s=stack: s.register(r, image)[:2, 2][::-1]
+            methods["pystackreg"] = one_by_one(lambda image, r=reference, s=stack: s.register(r, image)[:2, 2][::-1])
         for name, method in methods.items():
-            method(images[0])
+            method(images[:2])
             start = time.process_time()
-            found = np.array([method(image) for image in images])
+            found = method(images)
             seconds = time.process_time() - start
             rms = np.sqrt(np.mean(((found - truth) / bound) ** 2))
             print(f"{peak:6.0f}{1000 * STEP_NM * bound[0]:10.3f}  {name:28}{rms:12.3f}{count / seconds:20.0f}")
