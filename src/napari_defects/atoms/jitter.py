@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from napari_defects.atoms.detection import repeats
 from napari_defects.gaussian import Columns, Pixels, kernels
-from napari_defects.gaussian.kernels import Array
+from napari_defects.gaussian.windows import Array
 
 _REACH = 4.0
 _SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns

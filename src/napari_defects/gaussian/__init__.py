@@ -5,7 +5,7 @@ Poisson. Everything here is in pixels and counts (variance = mean); the backgrou
 coarse grid.
 
 - ``columns``: `Columns`, what is fitted; ``pixels``: the likelihood of columns given counts.
-- ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
+- ``windows``, ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
 - ``equations``, ``shared``: Fisher information of an image, and its solution; ``fits``: the fit.
 - ``bounds``: errors, goodness of fit, Cramér–Rao bound; ``shapes``: the profile, measured.
 - ``blur``: wide averages.

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from napari_defects.gaussian import kernels
-from napari_defects.gaussian.kernels import Array
+from napari_defects.gaussian.windows import Array
 
 _BINS = 3.0  # of the average's width: binning by more would show
 

@@ -12,9 +12,9 @@ from napari_defects.gaussian import kernels, solvers
 from napari_defects.gaussian.blur import wide_mean
 from napari_defects.gaussian.columns import Columns
 from napari_defects.gaussian.equations import Neighbors
-from napari_defects.gaussian.kernels import Array
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.threads import spread
+from napari_defects.gaussian.windows import Array
 
 FINE = 2.5  # (binned) pixels in a width, at least: costs half a per cent of the precision
 _REACH = 0.65  # of a profile, within which all information is

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from napari_defects.gaussian import kernels
-from napari_defects.gaussian.kernels import Array, Index, Windows
+from napari_defects.gaussian.windows import Array, Index, Windows, tabulate
 
 _APART = 12.0  # widths between the nodes of the background: nearer, they would take part in the columns
 _TAIL = 0.8  # widths outside the image from which the place of a column is not fitted
@@ -138,7 +138,7 @@ class Columns:
         """Tables of all columns on binned pixels of that shape, out to `reach` sigma or as far as the profile goes."""
         far = min(reach or np.inf, self.profile.reach)
         scale = self.sigma, self.aspect, far, shape, binning
-        return kernels.tabulate(self.yx, *scale, self.profile.terms, self.profile.step)
+        return tabulate(self.yx, *scale, self.profile.terms, self.profile.step)
 
     def render(self, shape: tuple[int, ...], reach: float | None = None) -> Array:
         """Model image, columns drawn out to `reach` sigma or as far as the profile goes."""

@@ -7,10 +7,10 @@ from scipy import sparse
 
 from napari_defects.gaussian import solvers
 from napari_defects.gaussian.columns import Columns
-from napari_defects.gaussian.kernels import Array, Index
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.shared import Shared
 from napari_defects.gaussian.threads import spread
+from napari_defects.gaussian.windows import Array, Index
 
 _NEAR = 5.5  # sigma beyond which columns hardly know of each other
 _EXACT = 0.05  # relative error of a step: steps are many, and the information is not the latest

@@ -9,8 +9,8 @@ import numpy as np
 from napari_defects.gaussian.bounds import FINE, covariance
 from napari_defects.gaussian.columns import Columns
 from napari_defects.gaussian.equations import Neighbors, NormalEquations
-from napari_defects.gaussian.kernels import Array
 from napari_defects.gaussian.pixels import Pixels
+from napari_defects.gaussian.windows import Array
 
 _STALE = 0.05  # change of a column that makes its information worth working out anew
 _CORE = 0.8  # of a profile: its information

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_defects.gaussian import kernels
 from napari_defects.gaussian.columns import Columns, hat
-from napari_defects.gaussian.kernels import Array, Index, Windows
+from napari_defects.gaussian.windows import Array, Index, Windows
 
 
 class Pixels:

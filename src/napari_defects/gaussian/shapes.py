@@ -11,8 +11,8 @@ from scipy.special import eval_hermite, factorial
 from napari_defects.gaussian.bounds import FINE
 from napari_defects.gaussian.columns import GAUSSIAN, Columns, Profile
 from napari_defects.gaussian.equations import Neighbors, NormalEquations
-from napari_defects.gaussian.kernels import Array
 from napari_defects.gaussian.pixels import Pixels
+from napari_defects.gaussian.windows import Array
 
 _TURNS = 2  # Gauss-Newton steps to the ellipse
 _FLATTEST = 0.6  # of the ellipse: twice as long as wide

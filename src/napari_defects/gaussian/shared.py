@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
 
-from napari_defects.gaussian.kernels import Array
+from napari_defects.gaussian.windows import Array
 
 _RIDGE = 1e-6  # relative; ten times more where it does not make the matrix positive definite
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from napari_defects.gaussian.kernels import Array
+from napari_defects.gaussian.windows import Array
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -2,7 +2,7 @@
 
 A loop is cut into consecutive parts of its range, each in a thread of its own. The loops release the interpreter's
 lock. Every element is worked out by itself, so that results do not depend on how many threads there are.
-NUMBA_NUM_THREADS says how many.
+NUMBA_NUM_THREADS says how many, or `limit`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,19 @@ from numba import config
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
+_limit = 0
 _SMALL = 256  # fewer elements than this are not worth a thread
+
+
+def limit(threads: int) -> None:
+    """Use no more than so many threads from now on; 0 for as many as NUMBA_NUM_THREADS says."""
+    global _limit
+    _limit = threads
+
+
+def _count() -> int:
+    most = max(int(config.NUMBA_NUM_THREADS), 1)
+    return min(_limit, most) if _limit > 0 else most
 
 
 @cache
@@ -33,7 +45,7 @@ if hasattr(os, "register_at_fork"):
 
 def spread(loop: Callable[..., Any], n: int, *arguments: Any) -> None:
     """Call ``loop(first, last, *arguments)`` on parts of range(n)."""
-    threads = min(int(config.NUMBA_NUM_THREADS), n // _SMALL)
+    threads = min(_count(), n // _SMALL)
     if threads <= 1:
         loop(0, n, *arguments)
         return
@@ -46,7 +58,7 @@ def spread(loop: Callable[..., Any], n: int, *arguments: Any) -> None:
 
 def in_turn(function: Callable[[Given], Made], items: Iterable[Given]) -> Generator[Made, None, None]:
     """Results for `items`, several being worked on at once; whoever stops taking them stops the work."""
-    threads = max(int(config.NUMBA_NUM_THREADS), 1)
+    threads = _count()
     if threads == 1:
         yield from map(function, items)
         return

@@ -28,12 +28,12 @@ def limit_threads() -> None:
     threads = int(setting("threads", 0))
     if threads <= 0:
         return
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # for what is loaded later
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):  # if loaded later
         os.environ[name] = str(threads)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
-    if (numba := sys.modules.get("numba")) is not None:
-        numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))
+    if (loops := sys.modules.get("napari_defects.gaussian.threads")) is not None:
+        loops.limit(threads)
 
 
 def keep_llvm_single() -> None:
