@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter, gaussian_laplace, maximum_filter, zoo
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from napari_defects.gaussian import Columns, background_grid, wide_mean
+from napari_defects.gaussian import Columns, Pixels, background_grid, wide_mean
 
 Array = npt.NDArray[np.float64]
 
@@ -23,6 +23,7 @@ _EDGE = 4.0  # widths inside from which a column is on the edge
 _DEEP = 5.0  # widths inside from which columns are trusted to say what lies outside
 _REPEATED = 0.8  # of the columns that a shift must bring onto others to be a period of the pattern
 _WEAKEST = 0.2  # response, relative to the strongest around, that may be a column
+_BINNED = 2.2  # bins in a width, at least, where what is left over is looked through
 _DIMMEST = 0.1  # of the bright columns around: half of a lone chalcogen, twice a doubly empty one
 
 
@@ -195,16 +196,17 @@ def repeats(at: Array, limit: Array, width: float) -> Array:
 
 def left_over(counts: Array, columns: Columns, apart: float) -> Array:
     """Find columns in what the fit leaves over: a matched filter, in units of its own noise."""
-    model = np.maximum(columns.render(counts.shape, 4.0), 0.02 * counts.mean())
-    sigma = float(np.median(columns.sigma))
-    width = np.array([sigma, sigma / columns.aspect])
-    area = 2 * np.pi * width[0] * width[1]
-    score = area * gaussian_filter((counts - model) / model, width)
+    bins = max(1, int(columns.width / _BINNED))
+    pixels = Pixels(counts, columns.nodes.shape, binning=bins, reach=4.0)
+    model = np.maximum(pixels.model(columns), 0.02 * pixels.counts.mean())
+    width = columns.width / bins / np.array([1.0, columns.aspect])
+    area = 2 * np.pi * width[0] * width[1] * bins**2
+    score = area * gaussian_filter((pixels.counts - model) / model, width)
     information = area / 2 * gaussian_filter(1 / model, width / np.sqrt(2))
     amplitude, z = score / information, score / np.sqrt(information)
-    size = tuple(max(3, 2 * int(0.7 * apart / a) + 1) for a in (1.0, columns.aspect))
+    size = tuple(max(3, 2 * int(0.7 * apart / bins / a) + 1) for a in (1.0, columns.aspect))
     peak = (z == maximum_filter(z, size=size)) & (z > 3.6)
-    yx = np.argwhere(peak).astype(float)
+    yx = np.argwhere(peak) * float(bins) + 0.5 * (bins - 1)
     if len(yx) == 0:
         return yx
     distance, near = cKDTree(columns.isotropic).query(yx * (1.0, columns.aspect))

@@ -24,7 +24,7 @@ from napari_defects.gaussian.windows import Array
 _REACH = 4.0
 _SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns
 _LINES = 64  # taken at a time
-_AROUND = 16.0  # widths from a line beyond which columns do not feel it, even by way of their neighbours
+_AROUND = 10.0  # widths from a line beyond which columns do not feel it, even by way of their neighbours
 _DRIFT = 12  # half waves in a frame up to which the scan's displacement is drift, not jitter
 _ALIKE = 6  # periods of the pattern along which columns are compared
 _FEWEST = 100  # columns that are
@@ -104,8 +104,11 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
 def _along_pattern(columns: Columns, shape: tuple[int, ...], moved: sparse.csr_array) -> tuple[Array, Array]:
     """Information about the offsets of lines, (line, line) and (line,), from the columns that they move as a whole."""
     beside, own = _beside(columns, shape)
-    felt = beside @ moved
-    information, score = (felt.T @ felt).toarray(), own @ felt
+    bins = max(1, int(0.5 * columns.width))  # lines that do the same to a column as a whole
+    alike = np.arange(shape[0]) // bins
+    together = sparse.csr_array((np.full(shape[0], 1 / bins), (np.arange(shape[0]), alike)))
+    felt = beside @ (moved @ together)
+    information, score = (felt.T @ felt).toarray()[np.ix_(alike, alike)], (own @ felt)[alike]
     half_waves = np.outer(np.arange(shape[0]) + 0.5, np.arange(_DRIFT + 1)) * (np.pi / shape[0])
     drift = np.cos(half_waves)  # may be anything
     blurred = information @ drift
