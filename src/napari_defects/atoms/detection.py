@@ -206,7 +206,7 @@ def left_over(counts: Array, columns: Columns, apart: float) -> Array:
     amplitude, z = score / information, score / np.sqrt(information)
     size = tuple(max(3, 2 * int(0.7 * apart / bins / a) + 1) for a in (1.0, columns.aspect))
     peak = (z == maximum_filter(z, size=size)) & (z > 3.6)
-    yx = np.argwhere(peak) * float(bins) + 0.5 * (bins - 1)
+    yx = np.asarray(np.argwhere(peak) * float(bins) + 0.5 * (bins - 1), np.float64)
     if len(yx) == 0:
         return yx
     distance, near = cKDTree(columns.isotropic).query(yx * (1.0, columns.aspect))
