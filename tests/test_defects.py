@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 import napari_defects as nd
 from napari_defects.crystals import get_crystal
 from napari_defects.defects import classify
-from napari_defects.intensities import photometry, verdicts
+from napari_defects.intensities import columns, photometry, verdicts
 from napari_defects.simulation.detector import Surface
 
 CLASSES = ("background", "W", "Se2", "V_Se", "V2_Se", "Te_Se", "Te2_Se", "V_W", "Se_W", "Te2_W")
@@ -215,7 +215,7 @@ def test_heights_of_overlapping_columns_above_a_background() -> None:
     sigma = np.full((len(points), 2), 3.0)
     bumps = np.exp(-0.5 * (((y[..., None] - points[:, 0]) / 3) ** 2 + ((x[..., None] - points[:, 1]) / 3) ** 2))
     image = bumps @ truth + 5 + 0.03 * y - 0.02 * x
-    found = photometry.heights(image, points, sigma, np.array([40.0, 40.0]))
+    found = columns.heights(image, points, sigma, np.array([40.0, 40.0]))
     inside = points[:, 1] < 68
     np.testing.assert_allclose(found[inside], truth[inside], atol=0.02)
     np.testing.assert_allclose(found, truth, atol=0.1)  # half cut off by the border

@@ -35,10 +35,12 @@ _EMPTY = (-0.05, 0.045)  # height of an empty column and its error: what the tai
 _RATIO_ERROR = (0.05, 0.035)  # of an expected ratio: relative, and absolute
 _EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
 _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
+_DIRTY_WIDTH = 0.05  # the same where maps speak too: they see through dirt
+_UNDER = 0.2  # share of the background in the variance of a host column's height
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = 0.01  # how many columns are darker (or brighter) than all known
 _KIN_WIDTH = 0.06  # how alike the columns of one unknown kind are
-_SHARES = (0.8, 0.6)  # of the evidence of intensity and of class maps: they look at the same pixels
+_SHARES = (0.8, 0.8)  # of the evidence of intensity and of class maps: they look at the same pixels
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
 _MOST = 4.0  # sigma that intensity can speak against a choice where maps speak, too
 _RARITY = 1.5  # how much less than the host, in the logarithm, maps expect a defect before they see it
@@ -153,8 +155,9 @@ def posterior(
     noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
     empty = ratio <= 0
     for _ in range(30):
-        width = noise * np.sqrt(0.2 + 0.8 * np.clip(mean, 0, 4))  # background and signal both count
-        width[:, 1:] = np.hypot(width[:, 1:], _SPECIES_WIDTH)
+        counted = noise * np.sqrt(_UNDER + (1 - _UNDER) * np.clip(mean, 0, 4))
+        width = counted.copy()
+        width[:, 1:] = np.hypot(counted[:, 1:], _SPECIES_WIDTH if evidence is None else _DIRTY_WIDTH)
         offset = (relative[:, None] - mean) / width
         weight = log_evidence + np.log(frequency)
         misfit = 0.5 * offset**2 if evidence is None else np.minimum(0.5 * offset**2, 0.5 * _MOST**2)
@@ -183,7 +186,7 @@ def posterior(
     if evidence is not None:
         probability = probability**_CONFIDENCE
         probability /= probability.sum(1, keepdims=True)
-    return Verdicts(probability, [c.name for c in known] + list(OUTLIERS), width)
+    return Verdicts(probability, [c.name for c in known] + list(OUTLIERS), np.hypot(counted, _SPECIES_WIDTH))
 
 
 def decide(
