@@ -38,11 +38,11 @@ class View(NamedTuple):
 
 
 def crop(frame: Array, size_nm: Array, place_nm: Array, radius_nm: float = RADIUS_NM) -> Array:
-    """Cut a square around a place, in steps of `STEP_NM`, its middle exactly there; the border is continued."""
+    """Cut a square around a place, in steps of `STEP_NM`, its middle exactly there; NaN beyond the image."""
     half = round(radius_nm / STEP_NM)
     steps = np.arange(-half, half + 1) * STEP_NM
     y, x = (place_nm[:, None, None] + np.stack(np.meshgrid(steps, steps, indexing="ij"))) / size_nm[:, None, None]
-    return np.asarray(map_coordinates(frame, [y, x], order=1, mode="nearest"), float)
+    return np.asarray(map_coordinates(frame, [y, x], output=float, order=1, mode="constant", cval=np.nan))
 
 
 def profile(patch: Array, angle_rad: float) -> Array:
@@ -87,8 +87,16 @@ def views(frame: Array, size_nm: Array, row: pd.Series, known: dict[str, Array],
     """Return the defect itself and the mean of the examples of each class."""
     place = row[["y_nm", "x_nm"]].to_numpy(float)
     patches = {"this": crop(frame, size_nm, place)}
-    patches |= {name: np.mean([crop(frame, size_nm, p) for p in places], axis=0) for name, places in known.items()}
+    for name, places in known.items():
+        patches[name] = _mean(np.stack([crop(frame, size_nm, p) for p in places]))
     return [View(name, patch, profile(patch, angle_rad)) for name, patch in patches.items()]
+
+
+def _mean(patches: Array) -> Array:
+    """Mean of the patches (patch, row, column), each where it has something; NaN where none has."""
+    there = np.isfinite(patches)
+    number = there.sum(axis=0)
+    return np.where(number > 0, np.where(there, patches, 0).sum(axis=0) / np.maximum(number, 1), np.nan)
 
 
 def line_angle(lattice: Any, sublattice: str) -> float:
