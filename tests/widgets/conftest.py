@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,12 @@ def notifications() -> Iterator[list[Any]]:
     notification_manager.records.clear()
     yield notification_manager.records
     notification_manager.records.clear()
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep maps where no other test, and no user, has any."""
+    monkeypatch.setattr("napari_defects.widgets._cache.folder", lambda: tmp_path / "maps")
 
 
 @pytest.fixture(autouse=True)

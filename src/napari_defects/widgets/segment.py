@@ -9,6 +9,7 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import QTimer
 
 from napari_defects.micrograph import Maps, Progress
+from napari_defects.widgets._cache import remembered
 from napari_defects.widgets._decision import LEAST, Decision
 from napari_defects.widgets._forms import Form, declared, default_of, fields_of
 from napari_defects.widgets._layers import KEY, about, host_names, map_layer, mask_layer, source_name
@@ -45,7 +46,13 @@ class Segment(Panel):
             raise ValueError(
                 f"No network knows {crystal}: train one, or go on without: Localize, then Classify by intensities."
             )
-        maps = run(image.value, load_model(chosen, crystal or None), device=device(), progress=progress, **predict)
+        network = load_model(chosen, crystal or None)
+        maps = remembered(
+            image.value,
+            network.network.state_dict(),
+            {**predict, "classes": network.classes, "pixel_size_nm": network.pixel_size_nm, "crystal": network.crystal},
+            lambda: run(image.value, network, device=device(), progress=progress, **predict),
+        )
         known = {
             "image": image.image,
             "crystal": crystal,
