@@ -179,10 +179,11 @@ class _Tiles:
     def __init__(self, image: Image | HugeFrame, network: Network, tile_px: int, overlap_px: int) -> None:
         grain = network.granularity_px
         self.margin = -(-overlap_px // grain) * grain
-        self.counts = [max(1, round(n / tile_px)) for n in image.shape]
-        self.sides = [-(-n // (count * grain)) * grain for n, count in zip(image.shape, self.counts, strict=True)]
-        extra = [c * s - n for n, c, s in zip(image.shape, self.counts, self.sides, strict=True)]
-        beyond = [(self.margin, self.margin + e) for e in extra]
+        counts = [max(1, round(n / tile_px)) for n in image.shape]
+        self.sides = [-(-n // (count * grain)) * grain for n, count in zip(image.shape, counts, strict=True)]
+        self.counts = [-(-n // side) for n, side in zip(image.shape, self.sides, strict=True)]
+        self.shape = [-(-n // grain) * grain for n in image.shape]
+        beyond = [(0, m - n) for n, m in zip(image.shape, self.shape, strict=True)]
         self.image = image if isinstance(image, HugeFrame) else np.pad(image, beyond, mode="reflect")
 
     def __len__(self) -> int:
@@ -191,14 +192,17 @@ class _Tiles:
     def __iter__(self):  # type: ignore[no-untyped-def]
         for number in np.ndindex(*self.counts):
             start = [k * side for k, side in zip(number, self.sides, strict=True)]
-            ranges = [(s - self.margin, s + side + self.margin) for s, side in zip(start, self.sides, strict=True)]
+            ranges = [
+                (max(0, s - self.margin), min(n, s + side + self.margin))
+                for s, side, n in zip(start, self.sides, self.shape, strict=True)
+            ]
             if isinstance(self.image, HugeFrame):
                 tile = self.image.read(*ranges)
             else:
-                tile = self.image[tuple(slice(a + self.margin, b + self.margin) for a, b in ranges)]
+                tile = self.image[tuple(slice(*r) for r in ranges)]
             last = [k + 1 == count for k, count in zip(number, self.counts, strict=True)]
             core = [(s, np.inf if end else s + side) for s, side, end in zip(start, self.sides, last, strict=True)]
-            yield np.ascontiguousarray(tile), [s - self.margin for s in start], core
+            yield np.ascontiguousarray(tile), [first for first, _ in ranges], core
 
 
 def _within(n: int, step: float, first: float, last: float) -> npt.NDArray[np.int64]:

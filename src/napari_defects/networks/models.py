@@ -102,7 +102,7 @@ class Network(Described):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (batch, class, y / stem, x / stem) of images (batch, input, y, x)."""
-        x = F.pixel_unshuffle(x, self.stem)
+        x = F.pixel_unshuffle(x, self.stem).contiguous(memory_format=torch.channels_last)
         fine: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)
