@@ -131,7 +131,7 @@ def assign_elements(atoms: pd.DataFrame, rules: BondRules, *, maps: Maps | None 
         for _, rows in table[~empty].groupby("frame").groups.items():
             ratio[rows], spread[rows] = _relative_brightness(table.loc[rows])
         odds = {
-            name: _foreign_odds(ratio, spread, low, high) * map_odds(table, maps, name)
+            name: foreign_odds(ratio, spread, low, high) * map_odds(table, maps, name)
             for name, (low, high) in rules.brightness.items()
         }
         total = 1 + sum(odds.values())
@@ -165,7 +165,7 @@ def _mad(values: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
-def _foreign_odds(ratio: Floats, spread: Floats, low: float, high: float, prior: float = 0.01) -> Floats:
+def foreign_odds(ratio: Floats, spread: Floats, low: float, high: float, prior: float = 0.01) -> Floats:
     """Odds of an element whose brightness is anywhere in a range against a host column."""
     density = (ndtr((high - ratio) / spread) - ndtr((low - ratio) / spread)) / (high - low)
     host = np.exp(-0.5 * ((ratio - 1) / spread) ** 2) / spread / np.sqrt(2 * np.pi) + 1e-5

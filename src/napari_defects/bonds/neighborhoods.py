@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.ndimage import map_coordinates, maximum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -21,10 +22,10 @@ from threadpoolctl import threadpool_limits
 
 from ..crystals import Crystal, get_crystal
 from ..gaussian.threads import in_turn
-from ..lattice.phasing import Field, Host, find_host, refine_host
+from ..lattice.phasing import Field, Host, blurred, find_host, refine_host
 from ..micrograph import Micrograph, Progress
 from ..tables import Atoms, positions_nm
-from .chemistry import VACANCY, BondRules, assign_elements, bond_rules
+from .chemistry import VACANCY, BondRules, assign_elements, bond_rules, foreign_odds
 from .patches import BLOCKED_NM, INNER_NM, REACH_NM, PatchFit, Scene, fit_patch, make_scene
 
 Floats = npt.NDArray[np.float64]
@@ -35,6 +36,10 @@ _LOOSE_NM, _FIRM_NM = 0.03, 0.012  # prior scatter of neighbours, and of the ato
 _SCALES = (0.88, 1.14)  # of the lattice in a calibrated image
 _SURELY_ABSENT = -6.0
 _MOVED_NM = 0.05
+_SPARSE = 0.1  # of the host's atoms seen; with fewer, brightness is taken from the lattice
+_USUAL_NM, _SLOW_NM = 0.045, 0.25  # width of an atom, and the scale of what is no atom
+_SURE = 0.97  # to call a peak of the noise-ridden image a foreign atom
+_PEAK_NM = 0.1  # about a foreign atom, in which there is no brighter one
 _ABSENT, _TAKEN = -2.2, 0.0  # log odds to be kept: of a site beside a foreign atom, of one that has to move for it
 
 
@@ -123,6 +128,11 @@ def _look(
     lattice = _host(field, crystal, like and like.lattice)
     if lattice is None:
         return None
+    sites = lattice.sites_within(field.extent_nm)[1]
+    if len(atoms) < _SPARSE * len(
+        sites
+    ):  # most atoms are lost in the noise, and what is foreign cannot be told by them
+        atoms = _with_bright(micrograph, number, atoms, sites, rules, (like and like.sigma_nm) or _USUAL_NM)
     foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
     if foreign.empty:
         return _Frame(atoms, lattice, None if like is None else like.sigma_nm)
@@ -134,6 +144,46 @@ def _look(
         local = refine_host(field, lattice, around_nm=places[group].mean(0), avoid_nm=places)
         parts.append(_neighborhood(scene, foreign.iloc[group], local, rules))
     return _Frame(pd.concat(parts, ignore_index=True), lattice, scene.sigma_nm)
+
+
+def _with_bright(
+    micrograph: Micrograph, number: int, atoms: pd.DataFrame, sites: Floats, rules: BondRules, sigma_nm: float
+) -> pd.DataFrame:
+    """Add foreign atoms that are bright against what the sites have together, if not against the few atoms seen."""
+    image, pixel = micrograph.frame(number).astype(float), np.asarray(micrograph.pixel_size_yx_nm, np.float64)
+    smooth = blurred(image - blurred(image, _SLOW_NM / pixel), sigma_nm / pixel)
+    host = map_coordinates(smooth, (sites / pixel).T, order=1)
+    height = float(np.median(host))
+    if not height > 0:
+        return atoms
+    spread = np.full(1, 1.4826 * float(np.median(np.abs(host - height))) / height)
+    size = (2 * np.rint(_PEAK_NM / pixel).astype(int) + 1).tolist()
+    peak = np.argwhere((maximum_filter(smooth, size) == smooth) & (smooth > height))
+    ratio = smooth[tuple(peak.T)] / height
+    odds = {name: foreign_odds(ratio, spread, *span) for name, span in rules.brightness.items()}
+    total = 1 + sum(odds.values(), np.zeros(len(ratio)))
+    rows = []
+    for name, value in odds.items():
+        sure = value / total
+        found = sure > _SURE
+        error = np.sqrt(2) * sigma_nm * spread / ratio[found]
+        rows.append(pd.DataFrame({
+            "frame": number, "y_nm": peak[found, 0] * pixel[0], "x_nm": peak[found, 1] * pixel[1], "y_err_nm": error,
+            "x_err_nm": error, "sigma_nm": sigma_nm, "amplitude": 2 * height * ratio[found],
+            "amplitude_err": 2 * height * spread[0], "background": 0.0, "score": sure[found], "element": name,
+            "element_probability": sure[found],
+        }))  # fmt: skip
+    bright, host_like = pd.concat(rows, ignore_index=True), atoms["element"].isin([*rules.host, VACANCY])
+    bright = bright[_apart(bright, atoms[~host_like])]
+    kept = atoms[~host_like | _apart(atoms, bright)]
+    return pd.concat([kept, bright], ignore_index=True) if len(bright) else atoms
+
+
+def _apart(these: pd.DataFrame, others: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which of these atoms have none of the others at their place."""
+    if not len(these) or not len(others):
+        return np.ones(len(these), bool)
+    return np.asarray(cKDTree(positions_nm(others)).query(positions_nm(these))[0]) > _PEAK_NM
 
 
 def _host(field: Field, crystal: Crystal, like: Host | None) -> Host | None:

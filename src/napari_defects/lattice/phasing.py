@@ -81,11 +81,11 @@ class Field:
         """Prepare a frame; foreign atoms and dirt are cut off at 3 sigma."""
         pixel = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
         flat = micrograph.frame(frame).astype(float)
-        flat = flat - _blurred(flat, _HIGH_PASS_NM / pixel)
+        flat = flat - blurred(flat, _HIGH_PASS_NM / pixel)
         flat -= np.median(flat)
         spread = 1.4826 * float(np.median(np.abs(flat)))
         flat = np.clip(flat, -4 * spread, 3 * spread)
-        smooth = _blurred(flat, _ATOM_NM / pixel)
+        smooth = blurred(flat, _ATOM_NM / pixel)
         slope = np.array(np.gradient(smooth)) / pixel[:, None, None]
         bend = np.mean([np.gradient(slope[a], pixel[a], axis=a) for a in (0, 1)], axis=0)
         return cls(flat, smooth, slope, bend, pixel)
@@ -268,7 +268,7 @@ def _transform(field: Field, g: Floats) -> npt.NDArray[np.complex128]:
     return np.asarray(((wave[0] @ (flat * _window(flat.shape))) * wave[1]).sum(1))
 
 
-def _blurred(image: Floats, sigma_px: Floats) -> Floats:
+def blurred(image: Floats, sigma_px: Floats) -> Floats:
     """Gaussian blur of an image mirrored at its borders, at a cost that does not depend on its width."""
     passed = [np.exp(-0.5 * (np.pi * np.arange(n) / n * s) ** 2) for n, s in zip(image.shape, sigma_px, strict=True)]
     return np.asarray(idctn(dctn(image) * np.multiply.outer(*passed)))
