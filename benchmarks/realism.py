@@ -103,6 +103,20 @@ def accuracy(real: np.ndarray, made: np.ndarray) -> float:
     return float(np.mean([r.mean() for r in right]))
 
 
+def bands(real: np.ndarray, made: np.ndarray, pixel_nm: float) -> str:
+    """Median power of the twin over the image's between the peaks, in bands of spatial frequency."""
+    power = []
+    for image in (real, made):
+        window = np.multiply.outer(*map(np.hanning, image.shape))
+        power.append(np.abs(np.fft.fft2((image - image.mean()) / image.std() * window)) ** 2)
+    q = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n, pixel_nm) for n in real.shape), indexing="ij"))
+    parts = []
+    for low, high in ((0.3, 1), (1, 2), (2, 3), (4, 6), (6, 8), (8, 10), (10, 12)):
+        band = (q >= low) & (q < high)
+        parts.append(f"{low:g}-{high:g}: {np.median(power[1][band]) / np.median(power[0][band]):.2f}")
+    return "  twin / image between peaks, per nm: " + ", ".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", type=Path, help="picture of originals and twins")
@@ -118,6 +132,7 @@ def main() -> None:
         bare = replace(twin, surface=replace(twin.surface, contamination=0.0)).simulate(seed=1)[0].frame()
         row = {"twin": made, "twin, clean and perfect": bare, "plain Gaussians": plain(twin, 1)}
         print(name, ", ".join(f"{k} {accuracy(real, v):.3f}" for k, v in row.items()), flush=True)
+        print(bands(real, made, twin.pixel_size_nm))
         shown.append((name, real, made))
     if options.figure:
         figure(shown, options.figure)
