@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 import napari_defects as nd
-from napari_defects.evaluation.evaluating import truth_of
+from napari_defects.evaluation.labelled import truth_of
 from napari_defects.evaluation.scoring import match_points
 from napari_defects.networks.validation import mean_around
 

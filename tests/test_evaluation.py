@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 import napari_defects as nd
 from napari_defects.cli import app
-from napari_defects.evaluation.evaluating import evaluate, read_labelled, thinned
+from napari_defects.evaluation.evaluating import evaluate, thinned
+from napari_defects.evaluation.labelled import read_labelled
 from napari_defects.evaluation.scoring import INVENTED, MISSED, class_scores, confusion, match_points, outcomes
 from napari_defects.io import write_micrograph, write_table
 

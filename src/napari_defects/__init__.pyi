@@ -36,7 +36,7 @@ from .eshelby import EshelbyFit as EshelbyFit
 from .eshelby import fit_eshelby as fit_eshelby
 from .evaluation.evaluating import Evaluation as Evaluation
 from .evaluation.evaluating import evaluate as evaluate
-from .evaluation.evaluating import read_labelled as read_labelled
+from .evaluation.labelled import read_labelled as read_labelled
 from .gaussian import cramer_rao as cramer_rao
 from .io import read_micrograph as read_micrograph
 from .io import read_table as read_table

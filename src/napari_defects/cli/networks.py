@@ -100,7 +100,7 @@ def evaluate(
 ) -> None:
     """Print recall, precision, F1 and confusion of a network on labelled images."""
     from ..evaluation.evaluating import evaluate as run
-    from ..evaluation.evaluating import read_labelled
+    from ..evaluation.labelled import read_labelled
     from ..io import write_table
     from ..networks import load_model
 
