@@ -205,6 +205,18 @@ def speed(pairs: int, workers: int) -> None:
             rest = len(list(stream))
             line += f", {rest / (time.perf_counter() - start):5.1f} pairs/s from {workers} workers"
         print(line)
+    cpu = []
+    for k in range(12):  # another probe each time, as a slider makes it
+        start = time.process_time()
+        nd.simulate(
+            "WSe2", field_of_view_nm=5.12, pixel_size_nm=0.02, defects={"V_Se": 0.02, "Te_Se": 0.05}, seed=1,
+            microscope=nd.Microscope(source_fwhm_nm=0.08 + 0.001 * k, aberrations=nd.Aberrations(C12_nm=1.0)),
+            scan=nd.Scan(rotation_deg=10, jitter_pm=5, wander_pm=20, flyback_pm=20, drift_pm_per_line=(0.2, 0.1)),
+            surface=nd.simulation.Surface(contamination=0.3, patch=0.5, speckle=0.1),
+            detector=nd.Detector(flicker_e=1, afterglow=0.2, line_noise_e=0.2, hot_pixels=0.001, pulse_spread=0.3),
+        )  # fmt: skip
+        cpu.append(time.process_time() - start)
+    print(f"preview, 256 x 256, everything switched on: {1e3 * np.median(cpu):.0f} CPU ms")
     start = time.perf_counter()
     nd.simulate("WSe2", field_of_view_nm=41, pixel_size_nm=0.02, defects={"V_Se": 0.02})
     print(f"simulate, 2050 x 2050: {time.perf_counter() - start:.1f} s")

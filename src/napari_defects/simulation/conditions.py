@@ -209,6 +209,7 @@ def draw_relaxation(c: Conditions, rng: np.random.Generator) -> Relaxation:
         amplitude_pm=float(rng.uniform(-1, 1) * c.relaxation_pm),
         wavelength_nm=float(rng.uniform(0.4, 3.0)),
         decay_nm=float(rng.uniform(0.2, 2.0)),
+        reach_nm=1.2,  # as far as a network sees it
     )
 
 

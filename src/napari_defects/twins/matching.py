@@ -128,7 +128,7 @@ def match(
     flicker = flicker_of(residual)
     gain, constant = variance_line(residual, view.signal, flicker)
     clean = sum(cross_section_A2(tuple(sorted(s.column)), microscope) for s in crystal.sublattices)
-    level = scale * clean / (crystal.cell_area_nm2 * 100)  # of the clean lattice, in image units
+    level = float(scale * clean / (crystal.cell_area_nm2 * 100))  # of the clean lattice, in image units
     offset = _offset(background, counted(residual, gain), float(view.signal.mean()))
     offset = float(np.clip(offset, -constant / gain, np.percentile(background, 1)))  # read noise has a square
     read = max(constant + gain * offset, 0.0) ** 0.5 / gain
