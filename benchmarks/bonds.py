@@ -180,7 +180,7 @@ def movies(_: Path | None) -> None:
     print("== simulated movies: hops, and switches between three and four bonds")
     motion = {"Si1C3": Motion(hop=0.1, switch=0.12, becomes="Si1C4"), "Si1C4": Motion(switch=0.12, becomes="Si1C3")}
     print(HEAD)
-    for dose in (2e6, 5e5, 1e5, 5e4):
+    for dose in (2e6, 5e5, 1e5, 5e4, 3e4):
         truth, results, error = followed("Si1C3", dose, 30, motion, 0)
         truth = truth[((truth[["y_nm", "x_nm"]] - 1.4).abs() < 1.1).all(axis=1)]  # with its neighbours in view
         tracks = results.tracks[results.tracks["species"].str.startswith("Si")]
@@ -195,7 +195,7 @@ def turns(_: Path | None) -> None:
     print("== simulated movies: a rotor of three silicon atoms that turns by 60 degrees")
     known = [4, 5, 9, 16, 17, 22]
     print(HEAD + "   angle err deg")
-    for dose in (1e6, 2e5, 1e5, 7e4, 5e4):
+    for dose in (1e6, 2e5, 1e5, 7e4, 5e4, 3e4):
         truth, results, error = followed("Si3C6", dose, 26, {"Si3C6": Motion(turn_at=tuple(known))}, 0)
         table = results.tables()["rotors"]
         tracks = results.tracks[results.tracks["species"].str.startswith("Si")]

@@ -6,7 +6,8 @@ from napari_defects.bonds import classify_bonds, find_defects
 from napari_defects.bonds.chemistry import assign_elements, bond_rules
 from napari_defects.bonds.graphs import bond_graph, bond_table
 from napari_defects.bonds.holes import hole_odds
-from napari_defects.bonds.neighborhoods import resolve
+from napari_defects.bonds.kernels import normal_equations
+from napari_defects.bonds.neighborhoods import resolve, resolve_frames
 from napari_defects.crystals import GRAPHENE
 from napari_defects.lattice.phasing import Host
 from napari_defects.micrograph import Micrograph
@@ -94,3 +95,38 @@ def test_what_has_no_lattice_or_no_foreign_atom_stays_as_it_is():
     _, table, _ = scene("Si1C3")
     kept = resolve(noise, assign_elements(table, bond_rules()))
     assert len(kept) == len(table)
+
+
+def test_silicon_is_told_by_the_lattice_where_hardly_an_atom_is_seen():
+    micrograph, atoms, _ = scene("Si1C3", tall=2.0, seed=2)
+    few = atoms.iloc[[3, 20, 41, 60]].assign(amplitude=7.0, amplitude_err=2.0)  # the noise was kind to them
+    for seen in (few, pd.concat([few, atoms.iloc[[-1]].assign(amplitude_err=2.0)])):
+        resolved, hosts = resolve_frames(micrograph, seen, rules=bond_rules("graphene"))
+        assert set(hosts) == {0}
+        silicon = resolved[resolved["element"] == "Si"]
+        assert len(silicon) == 1
+        np.testing.assert_allclose(silicon[["y_nm", "x_nm"]], [atoms.iloc[-1][["y_nm", "x_nm"]]], atol=0.02)
+        defects = find_defects(bond_graph(resolved), min_probability=0)
+        assert "Si1C3" in set(defects["species"])
+
+
+def test_the_equations_are_those_of_the_model():
+    rng = np.random.default_rng(0)
+    place, yx = rng.uniform(0, 1, (60, 2)), rng.uniform(0.2, 0.8, (3, 2))
+    tall, width, owner = np.array([1.0, 2.0, 0.5, 0.3]), np.array([0.1, 0.1, 0.1, 0.2]), np.array([0, 1, 2, 1])
+    plane, level = np.column_stack([np.ones(60), place - 0.5]), np.array([0.2, 0.1, -0.1])
+    data, weight = rng.normal(0.5, 1, 60), rng.uniform(0.5, 2, 60)
+
+    def model(p):
+        off = place[:, None] - p[:6].reshape(3, 2)[owner]
+        bump = np.exp(-0.5 * (off**2).sum(-1) / (width * np.exp(p[10])) ** 2)
+        return bump @ p[6:10] + plane @ p[11:]
+
+    p = np.concatenate([yx.ravel(), tall, [0.0], level])
+    jacobian = np.column_stack([(model(p + d) - model(p - d)) / 2e-6 for d in 1e-6 * np.eye(len(p))])
+    normal, force = np.empty((14, 14)), np.empty(14)
+    chi2 = normal_equations(place, data, weight, plane, yx, tall, width, owner, level, normal, force)
+    rest = data - model(p)
+    assert chi2 == pytest.approx((weight * rest**2).sum(), rel=1e-4)
+    np.testing.assert_allclose(normal, (jacobian.T * weight) @ jacobian, rtol=2e-3, atol=2e-2)
+    np.testing.assert_allclose(force, (jacobian.T * weight) @ rest, rtol=2e-3, atol=2e-2)

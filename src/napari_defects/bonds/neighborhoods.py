@@ -37,7 +37,7 @@ _SCALES = (0.88, 1.14)  # of the lattice in a calibrated image
 _SURELY_ABSENT = -6.0
 _MOVED_NM = 0.05
 _SPARSE = 0.1  # of the host's atoms seen; with fewer, brightness is taken from the lattice
-_USUAL_NM, _SLOW_NM = 0.045, 0.25  # width of an atom, and the scale of what is no atom
+_SLOW_NM = 0.25  # scale of what is no atom
 _SURE = 0.97  # to call a peak of the noise-ridden image a foreign atom
 _PEAK_NM = 0.1  # about a foreign atom, in which there is no brighter one
 _ABSENT, _TAKEN = -2.2, 0.0  # log odds to be kept: of a site beside a foreign atom, of one that has to move for it
@@ -128,11 +128,8 @@ def _look(
     lattice = _host(field, crystal, like and like.lattice)
     if lattice is None:
         return None
-    sites = lattice.sites_within(field.extent_nm)[1]
-    if len(atoms) < _SPARSE * len(
-        sites
-    ):  # most atoms are lost in the noise, and what is foreign cannot be told by them
-        atoms = _with_bright(micrograph, number, atoms, sites, rules, (like and like.sigma_nm) or _USUAL_NM)
+    if len(atoms) < _SPARSE * len(lattice.sites_within(field.extent_nm)[1]):  # the others are lost in the noise
+        atoms = _with_bright(micrograph, number, atoms, lattice, rules, like and like.sigma_nm)
     foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
     if foreign.empty:
         return _Frame(atoms, lattice, None if like is None else like.sigma_nm)
@@ -147,19 +144,24 @@ def _look(
 
 
 def _with_bright(
-    micrograph: Micrograph, number: int, atoms: pd.DataFrame, sites: Floats, rules: BondRules, sigma_nm: float
+    micrograph: Micrograph, number: int, atoms: pd.DataFrame, lattice: Host, rules: BondRules, sigma_nm: float | None
 ) -> pd.DataFrame:
     """Add foreign atoms that are bright against what the sites have together, if not against the few atoms seen."""
-    image, pixel = micrograph.frame(number).astype(float), np.asarray(micrograph.pixel_size_yx_nm, np.float64)
-    smooth = blurred(image - blurred(image, _SLOW_NM / pixel), sigma_nm / pixel)
+    scene = make_scene(micrograph, lattice, np.full((1, 2), -np.inf), number, sigma_nm)
+    pixel, sigma_nm = scene.pixel, scene.sigma_nm
+    smooth = 2 * blurred(
+        scene.image - blurred(scene.image, _SLOW_NM / pixel), sigma_nm / pixel
+    )  # of an atom, its height
+    sites = lattice.sites_within(pixel * (np.array(smooth.shape) - 1))[1]
     host = map_coordinates(smooth, (sites / pixel).T, order=1)
-    height = float(np.median(host))
-    if not height > 0:
+    middle = float(np.median(host))
+    if not scene.height > 0:
         return atoms
-    spread = np.full(1, 1.4826 * float(np.median(np.abs(host - height))) / height)
+    spread = np.full(1, 1.4826 * float(np.median(np.abs(host - middle))) / scene.height)
     size = (2 * np.rint(_PEAK_NM / pixel).astype(int) + 1).tolist()
-    peak = np.argwhere((maximum_filter(smooth, size) == smooth) & (smooth > height))
-    ratio = smooth[tuple(peak.T)] / height
+    peak = np.argwhere((maximum_filter(smooth, size) == smooth) & (smooth > middle))
+    peak = peak[((peak * pixel > _PEAK_NM / 2) & ((np.array(smooth.shape) - 1 - peak) * pixel > _PEAK_NM / 2)).all(1)]
+    ratio = 1 + (smooth[tuple(peak.T)] - middle) / scene.height
     odds = {name: foreign_odds(ratio, spread, *span) for name, span in rules.brightness.items()}
     total = 1 + sum(odds.values(), np.zeros(len(ratio)))
     rows = []
@@ -169,8 +171,8 @@ def _with_bright(
         error = np.sqrt(2) * sigma_nm * spread / ratio[found]
         rows.append(pd.DataFrame({
             "frame": number, "y_nm": peak[found, 0] * pixel[0], "x_nm": peak[found, 1] * pixel[1], "y_err_nm": error,
-            "x_err_nm": error, "sigma_nm": sigma_nm, "amplitude": 2 * height * ratio[found],
-            "amplitude_err": 2 * height * spread[0], "background": 0.0, "score": sure[found], "element": name,
+            "x_err_nm": error, "sigma_nm": sigma_nm, "amplitude": scene.height * ratio[found],
+            "amplitude_err": scene.height * spread[0], "background": 0.0, "score": sure[found], "element": name,
             "element_probability": sure[found],
         }))  # fmt: skip
     bright, host_like = pd.concat(rows, ignore_index=True), atoms["element"].isin([*rules.host, VACANCY])
