@@ -148,7 +148,7 @@ def _client(n_jobs: int, workers: int | None, scheduler: str | None) -> Iterator
             yield client
         return
     n = min(workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // _WORKER_BYTES)), n_jobs)
-    options: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.ERROR, "processes": True}
+    options: dict[str, Any] = {"dashboard_address": ":0", "silence_logs": logging.ERROR, "processes": True}
     options |= {"threads_per_worker": 1, "env": {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}}
     with LocalCluster(n_workers=n, **options) as cluster, Client(cluster) as client:
         yield client
