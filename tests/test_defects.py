@@ -206,6 +206,24 @@ def test_intensity_has_its_own_word_beside_the_maps() -> None:
     assert (vacancies["by_intensity"] == "V_Se").mean() > 0.9
 
 
+def test_what_a_network_was_taught_is_what_it_says() -> None:
+    """A taught dopant need not be as bright as its element would be."""
+    image, sites, truth = case(
+        field_of_view_nm=5.0, pixel_size_nm=0.02, defects={"As_W": 0.05}, dose_e_per_A2=8.7e4, seed=8
+    )
+    classes = ("background", "W", "Se2", "V_W", "Ti_W")
+    y, x = np.mgrid[: image.shape_yx[0], : image.shape_yx[1]] * 0.02
+    near = cKDTree(truth[["y_nm", "x_nm"]]).query(np.stack([y, x], -1))[0] < 0.08
+    data = np.where(near, np.array([0.01, 0.02, 0.01, 0.01, 0.95])[:, None, None], 0.2).astype(np.float32)
+    data[1:3] += np.where(near, 0, 0.25)
+    data[3:] -= np.where(near, 0, 0.19)[None]
+    found = classify(image, sites, maps=nd.Maps(data, classes, 0.02, taught=("Ti_W",)))
+    pairs = compared(found, truth, image)
+    assert len(pairs) > 10
+    assert set(pairs["found"]) == {"Ti_W"}
+    assert set(pairs["truth"]) == {"As_W"}
+
+
 def test_heights_of_overlapping_columns_above_a_background() -> None:
     rng = np.random.default_rng(2)
     y, x = np.mgrid[:96, :80].astype(float)

@@ -159,6 +159,7 @@ def test_a_new_class_is_learned(doped, found, tiny_model, monkeypatch):
     assert rows["Ti_W"]["recall before"] == 0
     assert rows["Ti_W"]["f1 after"] > 0.5
     assert any("Ti_W" in note for note in model.card["notes"])
+    assert model.card["taught"] == ["Ti_W"]
     other, _ = nd.simulate(
         "WSe2", field_of_view_nm=6.0, pixel_size_nm=0.025, defects={"Ge_W": 0.05}, dose_e_per_A2=6e4, seed=9
     )

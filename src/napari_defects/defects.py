@@ -138,13 +138,18 @@ def _posterior(
     element = sublattice.element
     vacancies = _vacancies(element, len(sublattice.column))
     species = vacancies if maps is None else [name for name in maps.classes if site_of(name) == element]
-    species = [name for name in species if not name.startswith(verdicts.OUTLIERS)]
+    taught = () if maps is None else tuple(name for name in species if name in maps.taught)
+    species = [name for name in species if not name.startswith(verdicts.OUTLIERS) and name not in taught]
     known = verdicts.choices(sublattice, species, crystal, exponent)
     evidence = None if maps is None else _evidence(sites, maps, [c.name for c in known])
     relative, scatter = sites["relative_height"].to_numpy(float), sites["scatter"].to_numpy(float)
     found = verdicts.decide(relative, known, vacancies, evidence, scatter)
     full = [f"{name}_{element}" if name in verdicts.OUTLIERS else name for name in found.names]
-    return found.probability, np.array(full, object)
+    if maps is None or not taught:
+        return found.probability, np.array(full, object)
+    said = _said(sites, maps, taught)
+    rest = found.probability * (1 - said.sum(1, keepdims=True))
+    return np.column_stack([rest, said]), np.array([*full, *taught], object)
 
 
 def _evidence(sites: pd.DataFrame, maps: Maps, names: list[str]) -> npt.NDArray[np.float64]:
@@ -153,6 +158,15 @@ def _evidence(sites: pd.DataFrame, maps: Maps, names: list[str]) -> npt.NDArray[
     at = pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": place[:, 0], "x_nm": place[:, 1]})
     seen = np.column_stack([sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) for name in names]) + 2e-4
     return np.asarray(seen / seen.sum(1, keepdims=True))
+
+
+def _said(sites: pd.DataFrame, maps: Maps, names: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """Probability of each class in the network's own words: nobody can calculate the height of what it was taught."""
+    place = measuring_points(sites)
+    at = pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": place[:, 0], "x_nm": place[:, 1]})
+    every = sample_maps(at, maps, list(maps.classes[1:]), radius_nm=VERDICT_RADIUS_NM) + 2e-4
+    own = [sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) / every for name in names]
+    return np.asarray(np.column_stack(own))
 
 
 def _vacancies(element: str, n: int) -> list[str]:

@@ -160,12 +160,15 @@ class Maps:
         Pixel size; maps lie on the pixels of the micrograph they were predicted from.
     spread : ndarray, shape (y, x) or (frame, y, x), optional
         How much the members of an ensemble disagree: standard deviation of the probability, the largest of all classes.
+    taught : tuple of str
+        Classes that were learned from columns named in an image.
     """
 
     data: Any
     classes: tuple[str, ...]
     pixel_size_nm: float | tuple[float, float]
     spread: Any = None
+    taught: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))

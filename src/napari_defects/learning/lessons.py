@@ -79,6 +79,7 @@ def learn(
         learning_rate=learning_rate, seed=seed, workers=workers, device=device, checkpoint=checkpoint,
         progress=progress,
     )  # fmt: skip
+    tuned.card["taught"] += [name for name in drawn if not name.startswith(OUTLIERS)]
     for name, species in drawn.items():
         n = int((named["label"] == name).sum())
         tuned.card["notes"].append(f"- **{name}** was learned from {n} columns; simulated as {', '.join(species)}")

@@ -181,6 +181,7 @@ def fine_tune(
         options = replace(options, start=start.save(Path(folder) / "start"))
         lessons = mixed(stream(seed, workers), pairs, share=share, first=options.held_back, seed=seed)
         tuned = train(lessons, classes=classes, options=options, device=device, seed=seed, progress=report)
+    tuned.card["taught"] = list(start.card.get("taught", ()))
     held_back = list(islice(stream(seed + 1_000_003, 0), _HELD_BACK))
     rows = compared({"before": start, "after": tuned}, held_back, crystal)
     tuned.card["tests"] = {"Before and after fine-tuning, on simulated twins of the image that neither saw": rows}

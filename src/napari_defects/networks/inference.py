@@ -98,8 +98,9 @@ def predict(
                 progress(frame * len(tiles) + done, micrograph.n_frames * len(tiles))
     still = () if micrograph.is_movie else (0,)
     return Maps(
-        maps[:, *still], main.classes, micrograph.pixel_size_nm or 0.0, None if spread is None else spread[0, *still]
-    )
+        maps[:, *still], main.classes, micrograph.pixel_size_nm or 0.0,
+        None if spread is None else spread[0, *still], tuple(main.card.get("taught", ())),
+    )  # fmt: skip
 
 
 def _loaded(model: Model | str | Path | Sequence[Model | str | Path]) -> list[Model]:

@@ -61,7 +61,8 @@ def _read(path: Path) -> Maps | None:
             about = json.loads(file.metadata()["about"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         os.utime(path)
-        return Maps(arrays["data"], about["classes"], about["pixel_size_nm"], arrays.get("spread"))
+        taught = tuple(about.get("taught", ()))
+        return Maps(arrays["data"], about["classes"], about["pixel_size_nm"], arrays.get("spread"), taught)
     except FileNotFoundError:
         return None
     except Exception as error:  # of whatever a damaged file has in store
@@ -83,7 +84,11 @@ def _write(maps: Maps, path: Path, limit: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_room(path.parent, limit - size)
         pixel = maps.pixel_size_nm
-        save_file(arrays, half, {"about": json.dumps({"classes": maps.classes, "pixel_size_nm": pixel})})
+        save_file(
+            arrays,
+            half,
+            {"about": json.dumps({"classes": maps.classes, "taught": maps.taught, "pixel_size_nm": pixel})},
+        )
         half.replace(path)
     except OSError as error:
         log.info("maps are not kept: %s", error)
