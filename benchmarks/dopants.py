@@ -3,7 +3,7 @@
     python benchmarks/dopants.py
 
 Simulated WSe2 with 3 % of the W replaced by something that scatters 0.1 to 0.5 as much, beside a few empty W sites, at
-three doses, without and with a patch of dirt; classified by intensities alone. Images whose sublattices were exchanged are
+three doses, without and with a patch of dirt; classified by intensities alone. Exchanged sublattices are
 left out, and said.
 """
 
