@@ -34,7 +34,8 @@ def write_averages(averages: Mapping[str, ClassAverage], folder: str | os.PathLi
         tables = {"sites": strain_of(one), "columns": one.sites, "members": one.members, "precision": one.precision}
         for kind, table in tables.items():
             write_table(table, folder / f"{name}_{kind}.csv")
-        about: dict[str, Any] = {"species": species, "n": one.n, "copies": one.copies, "pixel_size_nm": one.pixel_size_nm}
+        about: dict[str, Any] = {"species": species, "n": one.n, "copies": one.copies}
+        about |= {"pixel_size_nm": one.pixel_size_nm}
         about |= {"crystal": one.crystal.name if one.crystal else "", "half": one.half, "counts": one.counts}
         names = [part[:2] for part in one.parts]
         about |= {"part_names": np.array(names, str).reshape(-1, 2), "scatter_pm": one.scatter_pm}
