@@ -13,7 +13,8 @@ import tifffile
 
 import napari_defects as nd
 from napari_defects import tables
-from napari_defects.io import channels, write_micrograph, writing
+from napari_defects.io import channels, write_micrograph
+from napari_defects.saving import writing
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 4000, (40, 56)).astype(np.uint16)

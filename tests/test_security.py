@@ -17,7 +17,8 @@ import pytest
 
 import napari_defects as nd
 from napari_defects.averages.files import write_averages
-from napari_defects.io import file_name, write_micrograph
+from napari_defects.io import write_micrograph
+from napari_defects.saving import file_name
 
 SOURCE = Path(nd.__file__).parent
 

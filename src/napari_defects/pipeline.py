@@ -21,12 +21,13 @@ from .averages import ClassAverage
 from .averages.files import strain_of, write_averages
 from .crystals import get_crystal
 from .defects import knows
-from .io import file_name, read_micrograph, write_table, writing_folder
+from .io import read_micrograph, write_table
 from .lattice import Lattice
 from .micrograph import Maps, Micrograph, Progress
 from .networks import load_model, model_for
 from .recipes import STEPS as STEPS
 from .recipes import Recipe as Recipe
+from .saving import file_name, writing_folder
 from .tables import Atoms, Counts, Defects, Sites, Strain
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from PIL import Image
 import napari_defects as nd
 from napari_defects import figures
 from napari_defects.figures.publication import publish
-from napari_defects.io import file_name
+from napari_defects.saving import file_name
 from napari_defects.widgets._export import ExportFigure
 from napari_defects.widgets.count import Count
 

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ..crystals import CRYSTALS
-from ..io import file_name, read_micrograph, read_table, write_micrograph, write_table, writing
+from ..io import read_micrograph, read_table, write_micrograph, write_table
 from ..micrograph import Micrograph
+from ..saving import file_name, writing
 from ..tables import empty
 from .classes import ClassAverage
 

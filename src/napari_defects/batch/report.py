@@ -18,8 +18,9 @@ from PIL import Image
 
 from .. import figures
 from ..crystals import species_label
-from ..io import read_micrograph, read_table, spreadsheet_safe, writing
+from ..io import read_micrograph, read_table, spreadsheet_safe
 from ..recipes import Recipe
+from ..saving import writing
 from ..statistics import pair_correlation
 from .datasets import Dataset
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..formats import READERS
-from ..io import writing
 from ..micrograph import Progress
 from ..pipeline import Results, analyze_file, sha256
 from ..recipes import Recipe
+from ..saving import writing
 from .datasets import TABLES, write_partitions
 
 SUMMARY = ("file", "folder", "status", "error", "seconds", "columns", "defects", "area_nm2", "path")

@@ -11,7 +11,7 @@ import ase.io
 import networkx as nx
 import numpy as np
 
-from ..io import writing
+from ..saving import writing
 from .chemistry import VACANCY
 
 _GRAPHS, _STRUCTURES = (".graphml", ".json"), (".xyz", ".cif")

@@ -92,7 +92,8 @@ def average(
 ) -> None:  # fmt: skip
     """Write the average of each species into a folder: SPECIES.tif, SPECIES_sites.csv, SPECIES_members.csv."""
     from ..averages.files import write_averages
-    from ..io import read_table, writing_folder
+    from ..io import read_table
+    from ..saving import writing_folder
 
     table, known = read_table(defects, "defects"), None if sites is None else read_table(sites, "sites")
     with running(image, read_recipe(recipe, set_, None, None, pixel_size_nm, channel)) as (run, micrograph):

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter
 
 from ..crystals import species_color
-from ..io import writing
+from ..saving import writing
 
 Array = npt.NDArray[np.floating[Any]]
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from ..io import writing
+from ..saving import writing
 
 Drawing = Callable[[Axes], Any]
 """Draws a figure on the Axes it is given, as the functions of this package do; ``ax.figure`` is there for more."""

@@ -26,9 +26,10 @@ from ..bonds import (
 )
 from ..bonds.neighborhoods import resolve_frames
 from ..crystals import Crystal, get_crystal
-from ..io import write_table, writing_folder
+from ..io import write_table
 from ..lattice.phasing import Host
 from ..micrograph import Maps, Micrograph, Progress
+from ..saving import writing_folder
 from ..tables import Atoms, Defects, Tracks
 from .changes import dwell_times, transitions
 from .drift import measure_drift

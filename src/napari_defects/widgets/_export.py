@@ -8,7 +8,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
-from napari_defects.io import file_name
+from napari_defects.saving import file_name
 
 WIDTHS_MM = {"one column": 85.0, "one and a half": 120.0, "two columns": 170.0}
 """Widths that most journals print."""

@@ -19,9 +19,10 @@ _RANGES = {
     "drift_x": (-5, 5, 0.01), "wander_pm": (0, 200, 1), "wander_cycles": (0.2, 8, 0.1), "jitter_pm": (0, 50, 0.1),
     "jitter_memory": (0, 0.99, 0.01), "flyback_pm": (0, 200, 1), "flyback_nm": (0.1, 5, 0.1),
     "current_variation": (0, 0.5, 0.01), "read_noise_e": (0, 20, 0.1), "pulse_spread": (0, 1, 0.01),
-    "line_noise_e": (0, 5, 0.05), "flicker_e": (0, 20, 0.05), "flicker_memory": (0, 0.95, 0.01), "afterglow": (0, 0.9, 0.01), "hot_pixels": (0, 0.05, 0.0005),
-    "contamination": (0, 3, 0.01), "contamination_scale_nm": (0.5, 10, 0.1), "speckle": (0, 1, 0.005), "speckle_scale_nm": (0.05, 0.5, 0.01), "patch": (0, 3, 0.01),
-    "patch_radius_nm": (0.2, 5, 0.1), "gradient": (0, 2, 0.01), "hole_radius_nm": (0.2, 3, 0.05),
+    "line_noise_e": (0, 5, 0.05), "flicker_e": (0, 20, 0.05), "flicker_memory": (0, 0.95, 0.01),
+    "afterglow": (0, 0.9, 0.01), "hot_pixels": (0, 0.05, 0.0005), "contamination": (0, 3, 0.01),
+    "contamination_scale_nm": (0.5, 10, 0.1), "speckle": (0, 1, 0.005), "speckle_scale_nm": (0.05, 0.5, 0.01),
+    "patch": (0, 3, 0.01), "patch_radius_nm": (0.2, 5, 0.1), "gradient": (0, 2, 0.01), "hole_radius_nm": (0.2, 3, 0.05),
     "grain_deg": (0, 60, 0.5),
 }  # fmt: skip
 

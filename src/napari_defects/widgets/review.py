@@ -11,8 +11,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QShortcut, QWidget
 
-from napari_defects.io import file_name
 from napari_defects.micrograph import Micrograph
+from napari_defects.saving import file_name
 from napari_defects.widgets._classes import Classes
 from napari_defects.widgets._corrections import classes_for, corrections, dropped, in_order, judged
 from napari_defects.widgets._glimpse import Glimpse, examples, line_angle, views
