@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -12,6 +13,7 @@ from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
 
 from napari_defects.gaussian.windows import Array
 
+_FEW = 400  # nodes up to which a full matrix is quicker
 _RIDGE = 1e-6  # relative; ten times more where it does not make the matrix positive definite
 
 
@@ -35,10 +37,15 @@ class Shared:
         return int(len(self.widths) + self.band.shape[1])
 
     @cached_property
-    def _nodes(self) -> sparse.csr_array:
+    def _nodes(self) -> Any:
         n, used = self.band.shape[1], np.flatnonzero(self.band.any(axis=1))
-        lower = sparse.dia_array((self.band[used], -used), shape=(n, n))
-        return sparse.csr_array(lower + sparse.tril(lower, -1).T)
+        if n > _FEW:
+            lower = sparse.dia_array((self.band[used], -used), shape=(n, n))
+            return sparse.csr_array(lower + sparse.tril(lower, -1).T)
+        full, at = np.zeros((n, n)), np.arange(n)
+        for d in used:
+            full[at[d:], at[: n - d]] = full[at[: n - d], at[d:]] = self.band[d, : n - d]
+        return full
 
     def times(self, v: Array) -> Array:
         """Return the information times a vector (group and node,)."""

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from numba import config
+from threadpoolctl import threadpool_limits
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -63,7 +64,8 @@ def in_turn(function: Callable[[Given], Made], items: Iterable[Given]) -> Genera
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(threads, thread_name_prefix="napari-defects-frames")
-    try:
-        yield from pool.map(function, items)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with threadpool_limits(1, "blas"):  # its threads would wait for each other
+        try:
+            yield from pool.map(function, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
