@@ -21,7 +21,7 @@ from napari_defects.widgets.average import Average, details
 from napari_defects.widgets.strain import StrainMap
 
 Finish = Callable[..., Any]
-FIELD = Relaxation(-8.0, wavelength_nm=0.7, decay_nm=1.0)
+FIELD = Relaxation(-8.0, wavelength_nm=0.7, decay_nm=1.0, reach_nm=1.2)
 
 
 @pytest.fixture(scope="module")

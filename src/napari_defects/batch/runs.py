@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,14 @@ def _distributed(jobs: list[Job], workers: int | None, scheduler: str | None) ->
     with _client(len(jobs), workers, scheduler) as client:
         futures = {client.submit(analyze_one, *job, pure=False): job for job in jobs}
         for future in as_completed(futures):
-            if future.status == "finished":
-                yield future.result()
-                continue
             file, folder, _ = futures[future]
-            lost = "the connection to the scheduler was lost; run it again to go on"
-            error = f"its process ended: {future.exception()}" if future.status == "error" else lost
-            yield row_of(file, folder, "failed", error=error)
+            try:
+                yield future.result()
+            except (OSError, CancelledError):
+                lost = "the connection to the scheduler was lost; run it again to go on"
+                yield row_of(file, folder, "failed", error=lost)
+            except Exception as error:  # of the process itself: `analyze_one` raises none
+                yield row_of(file, folder, "failed", error=f"its process ended: {error}")
 
 
 @contextmanager
