@@ -20,6 +20,7 @@ VERBS = [
     "classify",
     "average",
     "strain",
+    "eshelby",
     "track",
     "count",
     "analyze",
@@ -90,7 +91,14 @@ def test_step_by_step_gives_the_numbers_of_analyze(image, results, tmp_path):
     assert run("classify", image, *none, "--sites", sites, "--crystal", "WSe2", "-o", again).exit_code == 0
     assert again.read_text() == defects.read_text()
     assert run("average", image, "--defects", defects, "--sites", sites, "-o", tmp_path / "averages").exit_code == 0
-    assert (tmp_path / "averages" / "V_Se.tif").is_file()
+    averages, fields = tmp_path / "averages", tmp_path / "fields"
+    assert (averages / "V_Se.tif").is_file()
+    done = run("eshelby", averages, "--species", "V_Se", "-o", fields, "--line", -0.6, 0, 0.6, 0)
+    assert done.exit_code == 0, done.output
+    inclusion = nd.read_table(fields / "eshelby.csv").set_index("quantity")["value"]
+    assert inclusion["oscillation_wavelength_nm"] > 0.2
+    assert set(nd.read_table(fields / "line.csv")["source"]) == {"experiment", "elastic"}
+    assert "there is no average of 'V_W2'" in refused("eshelby", averages, "--species", "V_W2", "-o", fields)
 
 
 def test_analyze_from_recipe_options_and_settings(image, results, tmp_path):

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .cells import cells, noise_sweep
+from .fields import eshelby
 from .jobs import analyze, average_dataset, batch, demo, simulate, watch
 from .movies import bonds
 from .networks import evaluate, models, train
@@ -23,8 +24,8 @@ from .steps import average, classify, count, locate, predict, strain, track
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are tiny: threads would only wait for each other
 
 VERBS: tuple[Callable[..., None], ...] = (
-    simulate, train, evaluate, predict, locate, classify, cells, average, strain, bonds, track, count, analyze, batch,
-    average_dataset, watch, models, noise_sweep, demo,
+    simulate, train, evaluate, predict, locate, classify, cells, average, strain, eshelby, bonds, track, count,
+    analyze, batch, average_dataset, watch, models, noise_sweep, demo,
 )  # fmt: skip
 """In the order of the help."""
 

@@ -107,14 +107,16 @@ def find_oscillation(
         unit = float(np.median(own) / np.median(nulls))
         nulls = np.sort(own / unit)
     best = trials[int(observed.argmax())]
-    lowest, highest = np.log([best[1] / 2, best[1] * 2])
+    log_decay = float(np.log(best[1]))
+    tried = [(float(frequencies[0]), float(frequencies[-1])), (log_decay - np.log(2), log_decay + np.log(2))]
 
     def loss(point: Array) -> float:
-        q, _ = wave(point[0], float(np.exp(np.clip(point[1], lowest, highest))))
+        q, _ = wave(point[0], float(np.exp(point[1])))
         return -float(((q.T @ y) ** 2).sum())
 
-    found = minimize(loss, [best[0], np.log(best[1])], method="Nelder-Mead", options={"xatol": 1e-3, "maxfev": 120})
-    frequency, decay = float(found.x[0]), float(np.exp(np.clip(found.x[1], lowest, highest)))
+    start = [best[0], log_decay]
+    found = minimize(loss, start, method="Nelder-Mead", bounds=tried, options={"xatol": 1e-3, "maxfev": 120})
+    frequency, decay = float(found.x[0]), float(np.exp(found.x[1]))
     h = 0.02 * frequency
     aside = np.array([h, 0.0])
     bend = (loss(found.x + aside) - 2 * found.fun + loss(found.x - aside)) / h**2
