@@ -179,7 +179,7 @@ def gallery(out: Path = Path("runs")) -> None:
         differ = table[table.nunique(axis=1) > 1]
         print(f"  not all agree on {len(differ)} cells ({len(differ) / max(len(table), 1):.2%})")
         chosen = differ.sample(min(24, len(differ)), random_state=0)
-        pictures = crops(micrograph, sites, crystal, np.array(chosen.index.to_list(), int)) if len(chosen) else []
+        pictures = crops(micrograph, sites, crystal, np.array(chosen.index.to_list(), int))[:, 0] if len(chosen) else []
         figure, axes = plt.subplots(4, 6, figsize=(13, 10.5), constrained_layout=True)
         for axis in axes.flat:
             axis.axis("off")

@@ -32,6 +32,9 @@ def test_a_collection_grows_and_is_read_back(pictures: Any, tmp_path: Path) -> N
     assert Collection(tmp_path / "c").table["picture"].is_unique
     examples = again.examples("MoTe2", {"kind": "patches", "inputs": 2, "side_px": 20}, 14)
     assert examples.pictures.shape == (3, 2, 20, 20)
+    beside = again.examples("MoTe2", {"kind": "patches", "inputs": 4, "side_px": 20}, 14).pictures
+    np.testing.assert_array_equal(beside[:, :2], examples.pictures)
+    np.testing.assert_array_equal(beside[0, 2:], beside[1, 2:])  # the typical cell of the same image
     assert [kinds_of("MoTe2")[k] for k in examples.kinds] == ["V_Te", "V_Mo", "V2_Te"]
 
 

@@ -12,7 +12,7 @@ from napari_defects.cells import Collection, crops, recipe_of, train_cells
 from napari_defects.cells.box_training import BoxFitting, fit_boxes
 from napari_defects.cells.examples import Examples, simulated
 from napari_defects.cells.recipes import ENDINGS, names
-from napari_defects.cells.training import Fitting, fit, logits_of
+from napari_defects.cells.training import Fitting, _temperature, fit, logits_of, tempered
 from napari_defects.cells.validation import calibration_error
 from napari_defects.networks import StopTraining, load_model
 from napari_defects.networks.zoo import check_architecture
@@ -27,13 +27,13 @@ def toys(n: int, seed: int) -> Examples:
     pictures = rng.normal(0, 1, (n, 2, 12, 12))
     pictures[kinds == 1, 0, 4:8, 4:8] += 1.6
     pictures[kinds == 2, 1, 4:8, 4:8] += 1.6
-    return Examples(pictures.astype(np.float16), kinds.astype(np.int64), np.full(n, 1e5))
+    return Examples(pictures.astype(np.float16), kinds.astype(np.int64), np.full(n, 1e5), np.full(n, 0.5))
 
 
 def test_a_network_learns_and_its_probabilities_are_honest() -> None:
     network, card = fit(SMALL, 3, toys(600, 1), toys(300, 2), Fitting(80, 48, noise=0.1), seed=3)
     test = toys(600, 4)
-    logits = logits_of(network, test.pictures)
+    logits = tempered(logits_of(network, test.pictures), test.noises, card)
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert (logits.argmax(1) == test.kinds).mean() > 0.9
     assert calibration_error(probability, test.kinds) < 0.08
@@ -42,6 +42,43 @@ def test_a_network_learns_and_its_probabilities_are_honest() -> None:
     for first, second in zip(network.weights().values(), again.weights().values(), strict=True):
         assert torch.equal(first, second)
         assert torch.equal(first, first.half().float()), "rounded to half precision"
+
+
+def test_the_temperature_follows_the_noise() -> None:
+    rng = np.random.default_rng(1)
+    noise = np.exp(rng.uniform(np.log(0.2), 0, 8000))
+    honest = rng.normal(0, 2, (8000, 3))
+    share = np.exp(honest) / np.exp(honest).sum(1, keepdims=True)
+    kinds = (rng.random((8000, 1)) > share.cumsum(1)).sum(1)
+    card = {"temperature": _temperature(honest * (1.5 * noise**0.5)[:, None], kinds, noise)}
+    assert card["temperature"][0] == pytest.approx(1.5, rel=0.1)
+    assert card["temperature"][1] == pytest.approx(0.5, abs=0.1)
+    ratio = tempered(honest, 0.3, card) / honest
+    assert ratio == pytest.approx(1 / (1.5 * 0.3**0.5), rel=0.1)
+    np.testing.assert_allclose(tempered(honest, 0.0, card), tempered(honest, card["temperature"][2], card))
+    assert tempered(honest, 0.3, {"temperature": 1.2}) is honest
+
+
+def test_a_training_that_was_broken_off_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    arguments = (SMALL, 3, toys(60, 1), toys(50, 2), Fitting(6, 16, noise=0.1))
+    whole, _ = fit(*arguments)
+
+    def breaks(done: int, total: int) -> None:
+        if done == 4:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fit(*arguments, checkpoint=tmp_path / "state", progress=breaks)
+    torch.manual_seed(99)
+    seen = []
+    resumed, card = fit(*arguments, checkpoint=tmp_path / "state", progress=lambda done, total: seen.append(done))
+    assert seen == [5, 6]
+    assert card["steps"] == 6
+    for first, second in zip(whole.weights().values(), resumed.weights().values(), strict=True):
+        assert torch.equal(first, second)
+    (tmp_path / "state").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is not one of this training"):
+        fit(*arguments, checkpoint=tmp_path / "state")
 
 
 def test_stopped_training_keeps_what_there_is() -> None:

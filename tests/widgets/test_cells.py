@@ -68,6 +68,12 @@ def test_a_click_shows_a_cell_and_a_button_corrects_it(widget: Cells, tmp_path: 
     assert "V_Te" in widget.words.text()
     assert list(widget.panel.buttons) == list(nd.cells.kinds_of("MoTe2"))
     assert widget.panel.buttons["V_Te"].isChecked()
+    (corners,) = widget.viewer.layers["cell looked at"].data
+    np.testing.assert_allclose(corners.mean(0), cells.loc[row, ["y_nm", "x_nm"]].to_numpy(float), atol=1e-6)
+    sides = np.linalg.norm(np.diff(corners, axis=0), axis=1)
+    np.testing.assert_allclose(sides[:2], cells.loc[row, ["width_nm", "height_nm"]].to_numpy(float), rtol=1e-6)
+    labels = widget.layer.get_value(tuple(corners.mean(0) + 0.8 * (corners[0] - corners.mean(0))), world=True)
+    assert labels == row + 1, "the outline lies around the cell as it is painted"
     before = widget.counts().set_index("species")["count"]
     widget.panel.buttons["V2_Te"].click()
     after = widget.counts().set_index("species")["count"]
@@ -106,5 +112,6 @@ def test_what_cannot_be_is_one_sentence(mote2: Any, finish: Any, notifications: 
 def test_cells_without_their_image(widget: Cells, notifications: Any) -> None:
     widget.viewer.layers.remove("mote2")
     widget.look(0)
+    assert "cell looked at" not in widget.viewer.layers
     assert "is gone" in str(notifications[-1].message)
     assert isinstance(cells_of_layer(widget.layer), pd.DataFrame)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +13,12 @@ from ..crystals import Crystal
 from ..micrograph import Progress
 from ..networks.devices import pick_device
 from ..networks.models import build
-from ..networks.training import StopTraining
 from ..simulation import Conditions
+from .descent import Descent, in_half_precision
 from .examples import conditions_for, prepared, scenes
 from .hexagons import CLASSES, boxes_around, hexagon_size, true_hexagons
 from .kinds import Array, frame_of
 from .patches import CELL_SIZE, Image, upright
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,57 +102,15 @@ def fit_boxes(
     network: Any = build(architecture, len(CLASSES)).to(where)
     averaged: Any = build(architecture, len(CLASSES)).to(where)
     averaged.load_state_dict(network.state_dict())
-    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    step, seconds = 0, 0.0
-    parts = {"network": network, "averaged": averaged, "optimizer": optimizer}
-    if checkpoint is not None and Path(checkpoint).is_file():
-        state = torch.load(checkpoint, map_location=where, weights_only=True)
-        step, seconds = int(state["step"]), float(state["seconds"])
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    network.train()
+    way = Descent(network, averaged, options, warm_up=50, rng=np.random.default_rng([seed, 3]), checkpoint=checkpoint)
     losses: list[float] = []
-    try:
-        while (over := max(step / options.steps, seconds / 60 / (options.minutes or math.inf))) < 1:
-            began = time.perf_counter()
-            rate = 0.5 * (1 + math.cos(math.pi * over)) * min(1.0, (step + 1) / 50)
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * rate
-            images, targets = _batch(pictures, options, np.random.default_rng([seed, step, 3]), where)
-            loss = sum(network(images, targets).values())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            step += 1
-            keep = min(options.average, step / (step + 10))
-            with torch.no_grad():
-                for mean, new in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
-                    mean.lerp_(new, 1 - keep) if mean.is_floating_point() else mean.copy_(new)
-            losses.append(loss.item())
-            seconds += time.perf_counter() - began
-            log.debug("step %d: loss %.4f", step, losses[-1])
-            if step % 50 == 0 and checkpoint is not None:
-                _write(Path(checkpoint), {"step": step, "seconds": seconds, **_states(parts)})
-            if progress is not None:
-                progress(step, options.steps)
-    except StopTraining:
-        log.info("training stopped at step %d", step)
-    except BaseException:
-        if checkpoint is not None:
-            _write(Path(checkpoint), {"step": step, "seconds": seconds, **_states(parts)})
-        raise
-    with torch.no_grad():
-        for tensor in averaged.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.half().float())
-    card = {
-        "steps": step,
-        "minutes": round(seconds / 60, 1),
-        "seed": seed,
-        "loss": round(float(np.mean(losses[-50:])), 4),
-    }
-    return averaged.cpu().eval(), card
+    for step in way.run(progress):
+        images, targets = _batch(pictures, options, np.random.default_rng([seed, step, 3]), where)
+        loss = sum(network(images, targets).values())
+        way.learn(loss, longest=5.0)
+        losses.append(loss.item())
+    card = way.card(seed) | {"loss": round(float(np.mean(losses[-50:])), 4) if losses else None}
+    return in_half_precision(averaged), card
 
 
 def _batch(
@@ -188,13 +140,3 @@ def _batch(
         boxes_xy = torch.from_numpy(places[:, [1, 0, 3, 2]].astype(np.float32))
         targets.append({"boxes": boxes_xy.to(where), "labels": torch.from_numpy(numbers.astype(np.int64)).to(where)})
     return images, targets
-
-
-def _states(parts: dict[str, Any]) -> dict[str, Any]:
-    return {name: part.state_dict() for name, part in parts.items()}
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch.save(state, partial)
-    os.replace(partial, path)

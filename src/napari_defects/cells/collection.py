@@ -3,7 +3,8 @@
 A collection is a folder::
 
     cells.csv            one row a cell: picture, species, called, crystal, px_per_a, source, frame, y_nm, x_nm
-    pictures/000001.tif  the cell in the crystal's own frame, 2.5 lattice constants a side, float32, locally normalized
+    pictures/000001.tif  two pages: the cell in the crystal's own frame, 2.5 lattice constants a side, float32, locally
+                         normalized; and the typical cell of its image, likewise
 
 ``called`` is what the network had said. Rows may be edited or deleted in any spreadsheet.
 """
@@ -24,9 +25,11 @@ from ..crystals import Crystal, get_crystal
 from ..micrograph import Micrograph
 from .examples import Examples, prepared, sites_nm
 from .kinds import Array, cells_of, frame_of, kinds_of
-from .patches import cut, middle_to_sites, sample, window
+from .patches import Image, cut, middle_to_sites, sample, window
+from .typical import Typical, some
 
 PX_PER_A, SIDE_PX = 28, 70
+_SHAPE = (2, SIDE_PX, SIDE_PX)
 COLUMNS = ("picture", "species", "called", "crystal", "px_per_a", "source", "frame", "y_nm", "x_nm")
 
 
@@ -52,7 +55,7 @@ class Collection:
         return len(self.table)
 
     def add(self, pictures: npt.NDArray[np.float32], rows: pd.DataFrame) -> None:
-        """Append cells: pictures (cell, 70, 70) from `crops`, and their rows; written at once, whole or not at all.
+        """Append cells: pictures (cell, 2, 70, 70) from `crops`, and their rows; written at once, whole or not at all.
 
         Parameters
         ----------
@@ -61,8 +64,8 @@ class Collection:
             species, called, crystal, source, frame, y_nm, x_nm of each. A cell that is in the collection already (same
             source, frame and place) is replaced.
         """
-        if pictures.shape[1:] != (SIDE_PX, SIDE_PX) or len(pictures) != len(rows):
-            raise ValueError(f"`pictures` must be (cell, {SIDE_PX}, {SIDE_PX}), one a row, got {pictures.shape}.")
+        if pictures.shape[1:] != _SHAPE or len(pictures) != len(rows):
+            raise ValueError(f"`pictures` must be (cell, 2, {SIDE_PX}, {SIDE_PX}), one a row, got {pictures.shape}.")
         for crystal, part in rows.groupby("crystal"):
             unknown = set(part["species"]) - set(kinds_of(str(crystal)))
             if unknown:
@@ -83,7 +86,7 @@ class Collection:
         os.replace(partial, self.folder / "cells.csv")
 
     def pictures(self, table: pd.DataFrame | None = None) -> npt.NDArray[np.float32]:
-        """Pictures (cell, 70, 70) of the rows; ValueError where one cannot be read."""
+        """Pictures (cell, 2, 70, 70) of the rows; ValueError where one cannot be read."""
         found = []
         for name in (self.table if table is None else table)["picture"]:
             path = (self.folder / str(name)).resolve()
@@ -91,12 +94,12 @@ class Collection:
                 if self.folder.resolve() not in path.parents:
                     raise ValueError("it lies outside the collection")
                 picture = np.asarray(tifffile.imread(path), np.float32)
-                if picture.shape != (SIDE_PX, SIDE_PX) or not np.isfinite(picture).all():
-                    raise ValueError(f"it must be {SIDE_PX} x {SIDE_PX} finite pixels")
+                if picture.shape != _SHAPE or not np.isfinite(picture).all():
+                    raise ValueError(f"it must be two pages of {SIDE_PX} x {SIDE_PX} finite pixels")
             except (OSError, ValueError) as error:
                 raise ValueError(f"picture {str(name)!r} of {str(self.folder)!r} cannot be read: {error}.") from None
             found.append(picture)
-        return np.stack(found) if found else np.zeros((0, SIDE_PX, SIDE_PX), np.float32)
+        return np.stack(found) if found else np.zeros((0, *_SHAPE), np.float32)
 
     def examples(self, crystal: str | Crystal, architecture: Mapping[str, Any], px_per_a: float) -> Examples:
         """Pictures of one crystal's cells as a network wants to see them.
@@ -113,11 +116,10 @@ class Collection:
         kinds = kinds_of(crystal)
         if unknown := set(rows["species"]) - set(kinds):
             raise ValueError(f"{str(self.folder)!r}: {min(map(str, unknown))!r} is no kind of cell of {crystal.name}.")
-        places = SIDE_PX / 2 - 0.5 + middle_to_sites(crystal) * PX_PER_A
-        frame = np.eye(2) * PX_PER_A
-        cuts = [cut(picture, places[None], frame, architecture)[0] for picture in self.pictures(rows)]
+        cuts = [seen(picture, crystal, architecture) for picture in self.pictures(rows)]
         numbers = rows["species"].map({name: k for k, name in enumerate(kinds)}).to_numpy(np.int64)
-        return Examples(np.stack(cuts).astype(np.float16), np.asarray(numbers, np.int64), np.full(len(rows), np.nan))
+        not_known = np.full(len(rows), np.nan)
+        return Examples(np.stack(cuts).astype(np.float16), np.asarray(numbers, np.int64), not_known, not_known)
 
     def _read(self) -> pd.DataFrame:
         path = self.folder / "cells.csv"
@@ -132,10 +134,18 @@ class Collection:
         return table
 
 
+def seen(picture: npt.NDArray[np.float32], crystal: str | Crystal, architecture: Mapping[str, Any]) -> Image:
+    """Show a network (`architecture`) a picture (2, 70, 70) of a collection: (input, side, side)."""
+    places = SIDE_PX / 2 - 0.5 + middle_to_sites(get_crystal(crystal)) * PX_PER_A
+    own, usual = (cut(page, places[None], np.eye(2) * PX_PER_A, architecture) for page in picture)
+    both: Image = Typical(usual[0], np.nan).beside(own, int(architecture["inputs"]))[0]
+    return both
+
+
 def crops(
     micrograph: Micrograph, sites: pd.DataFrame, crystal: str | Crystal, which: Array, frame: int = 0
 ) -> npt.NDArray[np.float32]:
-    """Pictures (cell, 70, 70) of cells, as a collection keeps them.
+    """Pictures (cell, 2, 70, 70) of cells and of the typical cell of their image, as a collection keeps them.
 
     Parameters
     ----------
@@ -153,6 +163,10 @@ def crops(
     wanted = pd.MultiIndex.from_tuples([(frame, int(i), int(j)) for i, j in np.asarray(which)])
     if not wanted.isin(cells.index).all():
         raise ValueError("`which` names a cell that is not among the sites; detect the cells again.")
-    middles = sites_nm(cells.loc[wanted]).mean(1) / pixel_nm
-    grid = window(SIDE_PX, 1 / PX_PER_A).reshape(-1, 2) @ frame_px
-    return sample(image, middles[:, None] + grid).reshape(-1, SIDE_PX, SIDE_PX)
+    grid = window(SIDE_PX, 1 / PX_PER_A) @ frame_px
+
+    def of(table: pd.DataFrame) -> Image:
+        middles = sites_nm(table).mean(1) / pixel_nm
+        return sample(image, middles[:, None, None] + grid)[:, None]
+
+    return Typical.of(of(cells[some(len(cells))])).beside(of(cells.loc[wanted]), 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from .boxes import find_cells
 from .examples import prepared, sites_nm
 from .hexagons import ALPHA, BETA
 from .kinds import PERFECT, Array, cells_of, frame_of, kinds_of, pair_of
-from .patches import CELL_SIZE, cut, middle_to_sites
-from .training import logits_of
+from .patches import CELL_SIZE, Image, cut, middle_to_sites
+from .training import logits_of, tempered
+from .typical import Typical, some
 
 _CERTAIN = 0.9999  # no verdict is surer: what goes wrong more rarely is not in the model
 _CHUNK = 4096
+Cutter = Callable[[slice], Image]
 _PRIOR_CELLS = 20.0  # what is believed of the shares of the kinds before any cell is seen
 
 
@@ -75,7 +77,7 @@ def detect_cells(
     -------
     Cells
         One row per cell, perfect ones included. Columns added: the probability of each of the six kinds, ``p_perfect``,
-        ``p_V_Te``, .... They are calibrated for the shares of the kinds that this image itself suggests.
+        ``p_V_Te``, .... They are calibrated for the image's noise, and for the shares of the kinds that it suggests.
 
     Raises
     ------
@@ -101,12 +103,12 @@ def detect_cells(
     for frame, cells in cells_of(sites, crystal).groupby("frame"):
         frame_nm = frame_of(cells, crystal)
         if finder is None:
-            table, pictures = _along_lattice(micrograph, model, crystal, cells, frame_nm, int(str(frame)))
+            table, cutter = _along_lattice(micrograph, model, crystal, cells, frame_nm, int(str(frame)))
         else:
             options: dict[str, Any] = {"direct": direct, "alpha": alpha, "beta": beta, "min_score": min_score}
             options |= {"device": device, "index": int(str(frame)), "progress": progress}
-            table, pictures = _by_boxes(micrograph, model, crystal, cells, frame_nm, finder, options)
-        logits = _logits(model, pictures, device, len(table), progress)
+            table, cutter = _by_boxes(micrograph, model, crystal, cells, frame_nm, finder, options)
+        logits = _logits(model, cutter, device, len(table), progress)
         parts.append(_named(table.assign(frame=int(str(frame))), logits, model))
     cells_table = pd.concat(parts, ignore_index=True) if parts else empty("cells")
     found = check(cells_table.assign(cell=np.arange(len(cells_table))), "cells")
@@ -170,27 +172,25 @@ def _of_task(model: Model | str | Path, task: str) -> Model:
 
 def _along_lattice(
     micrograph: Micrograph, model: Model, crystal: Crystal, cells: pd.DataFrame, frame_nm: Array, frame: int
-) -> tuple[pd.DataFrame, Iterator[Any]]:
-    """Cells where the lattice has them, and their pictures, chunk by chunk."""
+) -> tuple[pd.DataFrame, Cutter]:
+    """Cells where the lattice has them, and what cuts their pictures."""
     px_per_a = crystal.a_nm / model.pixel_size_nm
     image, pixel_nm, frame_px = prepared(micrograph, frame_nm, crystal, px_per_a, frame)
     places = sites_nm(cells)
     table = _table(places.mean(1), crystal, frame_nm).assign(score=1.0, method="lattice")
     table[["i", "j"]] = cells.index.to_frame(index=False)[["i", "j"]].astype("Int64")
 
-    def pictures() -> Iterator[Any]:
-        for start in range(0, len(cells), _CHUNK):
-            part = places[start : start + _CHUNK] / pixel_nm
-            yield cut(image, part, frame_px, model.network.architecture)
+    def pictures(which: slice) -> Image:
+        return cut(image, places[which] / pixel_nm, frame_px, model.network.architecture)
 
-    return table, pictures()
+    return table, pictures
 
 
 def _by_boxes(
     micrograph: Micrograph, model: Model, crystal: Crystal, cells: pd.DataFrame, frame_nm: Array, finder: Model,
     options: dict[str, Any],
-) -> tuple[pd.DataFrame, Iterator[Any]]:  # fmt: skip
-    """Cells from boxes, the surest of each place, and their pictures."""
+) -> tuple[pd.DataFrame, Cutter]:  # fmt: skip
+    """Cells from boxes, the surest of each place, and what cuts their pictures."""
     found = find_cells(micrograph, finder, crystal, frame_nm, **options)
     places, lattice = found.places_nm(), sites_nm(cells).mean(1)
     distance, nearest = cKDTree(lattice).query(places) if len(places) else (np.zeros(0), np.zeros(0, int))
@@ -207,12 +207,10 @@ def _by_boxes(
     places_px = middles[:, None] + middle_to_sites(crystal) * px_per_a
     sizes = (boxes[:, 2:] - boxes[:, :2]) / px_per_a
 
-    def pictures() -> Iterator[Any]:
-        for start in range(0, len(kept), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            yield cut(found.image, places_px[part], np.eye(2) * px_per_a, model.network.architecture, sizes[part])
+    def pictures(which: slice) -> Image:
+        return cut(found.image, places_px[which], np.eye(2) * px_per_a, model.network.architecture, sizes[which])
 
-    return table, pictures()
+    return table, pictures
 
 
 def _table(places: Array, crystal: Crystal, frame_nm: Array) -> pd.DataFrame:
@@ -225,14 +223,18 @@ def _table(places: Array, crystal: Crystal, frame_nm: Array) -> pd.DataFrame:
     return pd.DataFrame({"y_nm": places[:, 0], "x_nm": places[:, 1]}).assign(**size)
 
 
-def _logits(model: Model, pictures: Iterator[Any], device: str | None, n: int, progress: Progress | None) -> Array:
-    network, parts, done = model.network.to(pick_device(device)), [], 0
-    for chunk in pictures:
-        parts.append(logits_of(network, chunk))
-        done += len(chunk)
+def _logits(model: Model, cutter: Cutter, device: str | None, n: int, progress: Progress | None) -> Array:
+    """Logits (cell, class), chunk by chunk; each cell is seen beside what is typical of them all."""
+    if not n:
+        return np.zeros((0, len(model.classes)))
+    network, parts = model.network.to(pick_device(device)), []
+    typical = Typical.of(cutter(some(n)))
+    for start in range(0, n, _CHUNK):
+        pictures = typical.beside(cutter(slice(start, start + _CHUNK)), network.architecture["inputs"])
+        parts.append(logits_of(network, pictures))
         if progress is not None:
-            progress(done, n)
-    return np.concatenate(parts) if parts else np.zeros((0, len(model.classes)))
+            progress(min(start + _CHUNK, n), n)
+    return tempered(np.concatenate(parts), typical.noise, model.card)
 
 
 def _named(table: pd.DataFrame, logits: Array, model: Model) -> pd.DataFrame:

@@ -18,23 +18,25 @@ from ..simulation.dataset import draw_scene
 from ..simulation.truth import true_sites
 from .kinds import Array, Indices, cells_of, frame_of, kinds_of, number_of
 from .patches import CELL_SIZE, Image, cut, turns
+from .typical import Typical, some
 
-MOST_OF_AN_IMAGE = 250
+MOST_OF_AN_IMAGE = 128
 _ERRORS = (0.03, 0.01, 0.015)  # at most: of sites in lattice constants, of scale, of rotation in rad
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures (cell, inputs, side, side) in half precision, numbers of their kinds, and doses in e/Å^2."""
+    """Pictures (cell, inputs, side, side) in half precision, kinds (numbers), doses (e/Å^2), noises (`Typical`)."""
 
     pictures: npt.NDArray[np.float16]
     kinds: Indices
     doses: Array
+    noises: Array
 
     @classmethod
     def joined(cls, parts: Iterable[Examples]) -> Examples:
         """Put parts together."""
-        columns = zip(*((p.pictures, p.kinds, p.doses) for p in parts), strict=True)
+        columns = zip(*((p.pictures, p.kinds, p.doses, p.noises) for p in parts), strict=True)
         return cls(*(np.concatenate(column) for column in columns))
 
 
@@ -127,19 +129,29 @@ def _of_one(
     position_error: float, rng: np.random.Generator,
 ) -> Examples:  # fmt: skip
     image, pixel_nm, frame_px = prepared(micrograph, frame_of(cells, crystal), crystal, px_per_a)
-    kinds = cells["kind"].to_numpy()
+    kinds, inputs = cells["kind"].to_numpy(), int(architecture["inputs"])
     chosen = rng.permutation(len(cells))
-    chosen = chosen[np.argsort(kinds[chosen] == 0, kind="stable")][:MOST_OF_AN_IMAGE]  # defects first
+    others = chosen[some(len(chosen))]
+    bad = chosen[kinds[chosen] > 0][: 3 * MOST_OF_AN_IMAGE // 4]
+    chosen = np.concatenate([bad, chosen[kinds[chosen] == 0]])[:MOST_OF_AN_IMAGE]
     n = len(chosen)
-    sites_px = sites_nm(cells)[chosen] / pixel_nm
     error = rng.uniform(0, position_error) * px_per_a
-    sites_px = sites_px + rng.normal(0, error, (n, 1, 2)) + rng.normal(0, 0.3 * error, (n, 2, 2))
+    sites_px = sites_nm(cells) / pixel_nm
+    sites_px = sites_px + rng.normal(0, error, (len(cells), 1, 2)) + rng.normal(0, 0.3 * error, (len(cells), 2, 2))
     angle, scale = rng.uniform(-_ERRORS[2], _ERRORS[2], n), 1 + rng.uniform(-_ERRORS[1], _ERRORS[1], n)
     turn = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
     frames = scale[:, None, None] * (turn @ frame_px)
-    if architecture["kind"] == "patches" and architecture["inputs"] == 2:
-        frames = np.array(turns())[rng.integers(6, size=n)] @ frames
     sizes = CELL_SIZE * (1 + rng.normal(0, 2 * error / px_per_a, (n, 2)))
-    pictures = cut(image, sites_px, frames, architecture, sizes).astype(np.float16)
+    operations = turns() if architecture["kind"] == "patches" and inputs > 1 else [np.eye(2)]
+    which = rng.integers(len(operations), size=n)
+    pictures = np.empty((n, inputs, *[int(architecture["side_px"])] * 2), np.float16)
+    noise = 0.0
+    for k, operation in enumerate(operations):
+        typical = Typical.of(cut(image, sites_px[others], operation @ frame_px, architecture))
+        own = which == k
+        pictures[own] = typical.beside(
+            cut(image, sites_px[chosen[own]], operation @ frames[own], architecture, sizes[own]), inputs
+        )
+        noise = typical.noise
     dose = float(micrograph.metadata.get("dose_e_per_A2", np.nan))
-    return Examples(pictures, kinds[chosen], np.full(n, dose))
+    return Examples(pictures, kinds[chosen], np.full(n, dose), np.full(n, noise))

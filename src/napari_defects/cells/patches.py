@@ -3,7 +3,7 @@
 Two ways to show a cell of an MX2 crystal to a network, both in the crystal's own frame, a1 along x:
 
 - kind ``patches``: two windows, one centred on each site (channels metal, chalcogen); one around the middle of the
-  cell where there is one channel;
+  cell where there is one channel; of four, the other two are those of the image's `Typical` cell;
 - kind ``resnet18``: the cell's own rectangle, a wide and sqrt(3)/2 a high, as one picture, or its two halves (metal
   left, chalcogen right), each stretched to a square, as 2DIP-Net has them.
 """
@@ -71,9 +71,10 @@ def cut(
 
     Returns
     -------
-    ndarray, shape (cell, inputs, side, side)
+    ndarray, shape (cell, windows, side, side)
+        One or two windows.
     """
-    side, inputs = int(architecture["side_px"]), int(architecture["inputs"])
+    side, inputs = int(architecture["side_px"]), min(int(architecture["inputs"]), 2)
     middles = sites_px.mean(1)
     if architecture["kind"] == "patches":
         centers = sites_px if inputs == 2 else middles[:, None]

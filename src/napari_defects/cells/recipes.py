@@ -23,7 +23,7 @@ from .patches import PX_PER_A
 from .training import Fitting, fit
 from .validation import by_kind
 
-_HELD_BACK = 50
+_HELD_BACK = 120
 _HAND_MADE = 10  # times that a cell labelled by hand counts for a simulated one
 
 BOX_PX_PER_A = 20
@@ -71,12 +71,12 @@ def _resnet(inputs: int, channels: int, side_px: int) -> dict[str, Any]:
 _PAPER = Fitting(steps=1500, batch=64)  # 20 epochs of 4800 cells
 ENDINGS: dict[str, CellRecipe | BoxRecipe] = {
     "cells": CellRecipe(
-        {"kind": "patches", "channels": 16, "inputs": 2, "side_px": 20}, PX_PER_A, 600, Fitting(1800, 192, noise=0.5),
-        "cells along the lattice, a window on each site",
+        {"kind": "patches", "channels": 16, "inputs": 4, "side_px": 20}, PX_PER_A, 1200, Fitting(1800, 192, noise=0.5),
+        "cells along the lattice, a window on each site, beside those of the image's typical cell",
     ),
     "cells-one": CellRecipe(
-        {"kind": "patches", "channels": 16, "inputs": 1, "side_px": 20}, PX_PER_A, 600, Fitting(1800, 192, noise=0.5),
-        "the same with one window around the cell",
+        {"kind": "patches", "channels": 16, "inputs": 1, "side_px": 20}, PX_PER_A, 1200, Fitting(1800, 192, noise=0.5),
+        "one window around the cell, and nothing beside it",
     ),
     "cells-halves": CellRecipe(
         _resnet(2, 16, 64), BOX_PX_PER_A, 100, Fitting(450, 96), "CNN-2 of 2DIP-Net, two channels, a quarter as wide"
@@ -132,7 +132,7 @@ def train_cells(
     labels : path, optional
         A `Collection` of cells labelled by hand, to learn from beside the simulated ones.
     checkpoint : path, optional
-        Of boxes only: go on from there, and write there.
+        Go on from there, and write there.
     out, seed, steps, minutes, device, progress
         As for `train_recipe`.
 
@@ -169,8 +169,9 @@ def train_cells(
         held_back = simulated(crystal, recipe.architecture, n_images=_HELD_BACK, seed=2 * seed + 2, **view)
         classes = kinds_of(crystal)
         network, card = fit(
-            recipe.architecture, len(classes), taught, held_back, options, seed=seed, device=device, progress=progress
-        )
+            recipe.architecture, len(classes), taught, held_back, options, seed=seed, device=device,
+            checkpoint=checkpoint, progress=progress,
+        )  # fmt: skip
         card["read_out"] = "Cells at their true places, with the errors that a lattice fit makes; the likeliest kind."
         card["validation"] = by_kind(network, held_back, classes)
         card["dose_e_per_A2"] = [float(f"{d:.3g}") for d in (np.nanmin(taught.doses), np.nanmax(taught.doses))]

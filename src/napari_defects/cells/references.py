@@ -46,7 +46,7 @@ def references(crystal: str, microscope: Microscope = Microscope()) -> dict[str,
                 break
             seed += 1
         _, i, j = right.index[0]
-        result[name] = crops(micrograph, sites, host, np.array([[i, j]]))[0]
+        result[name] = crops(micrograph, sites, host, np.array([[i, j]]))[0, 0]
     return result
 
 

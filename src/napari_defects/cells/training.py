@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import copy
-import logging
-import math
-import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import minimize
 from torch.nn import functional as F
 
 from ..micrograph import Progress
 from ..networks.devices import pick_device
 from ..networks.models import build
-from ..networks.training import StopTraining
+from .descent import Descent, in_half_precision
 from .examples import Examples
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Fitting:
     average : float
         Decay of the running average of the weights, which is what is kept.
     noise : float
-        Most that half of the pictures get on top, in local standard deviations.
+        Most that half of the pictures get on top, in local standard deviations; the typical cell gets none.
     minutes : float, optional
         End after this time; the learning rate then follows the clock.
     """
@@ -62,69 +60,39 @@ def fit(
     *,
     seed: int = 0,
     device: str | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Train a network on pictures, and calibrate it.
+    """Train a network on pictures, and calibrate it; go on from `checkpoint` where it exists.
 
     Returns
     -------
     network
-        Its logits corrected for the balance of the kinds and scaled to honest probabilities, its weights rounded to
-        half precision.
+        Its logits corrected for the balance of the kinds, its weights rounded to half precision.
     card : dict
-        Steps, minutes, temperature, and accuracy by kind on `held_back`.
+        Steps, minutes, shares of the kinds, and the `tempered` that makes its probabilities honest on `held_back`.
     """
     torch.manual_seed(seed)
     rng, where = np.random.default_rng(seed), pick_device(device)
     network: Any = build(architecture, n_classes).to(where)
-    averaged = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    way = Descent(network, copy.deepcopy(network), options, warm_up=100, rng=rng, checkpoint=checkpoint)
     share = np.maximum(np.bincount(examples.kinds, minlength=n_classes), 1) / len(examples.kinds)
     weight = share[examples.kinds] ** -options.balance
-    weight /= weight.sum()
-    drawn = np.cumsum(weight)
-    began, step = time.perf_counter(), 0
-    network.train()
-    try:
-        for step in range(1, options.steps + 1):
-            over = max(step / options.steps, (time.perf_counter() - began) / 60 / (options.minutes or math.inf))
-            if over > 1:
-                break
-            rate = options.learning_rate * min(1.0, step / 100) * 0.5 * (1 + math.cos(math.pi * over))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            index = np.minimum(np.searchsorted(drawn, rng.random(options.batch)), len(drawn) - 1)
-            x = torch.from_numpy(examples.pictures[index].astype(np.float32)).to(where)
-            amount = torch.empty(2, len(x), 1, 1, 1, device=where).uniform_(-1, 1)
-            x = x * (1 + 0.1 * amount[0]) + options.noise * amount[1].clamp(min=0) * torch.randn_like(x)
-            loss = F.cross_entropy(network(x), torch.from_numpy(examples.kinds[index]).to(where))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            keep = min(options.average, step / (step + 10))
-            with torch.no_grad():
-                for mean, new in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
-                    mean.lerp_(new, 1 - keep) if mean.is_floating_point() else mean.copy_(new)
-            log.debug("step %d: loss %.4f", step, loss.item())
-            if progress is not None:
-                progress(step, options.steps)
-    except StopTraining:
-        log.info("training stopped at step %d", step)
-    averaged.eval()
+    drawn = np.cumsum(weight / weight.sum())
+    for _ in way.run(progress):
+        index = np.minimum(np.searchsorted(drawn, rng.random(options.batch)), len(drawn) - 1)
+        x = torch.from_numpy(examples.pictures[index].astype(np.float32)).to(where)
+        amount = torch.empty(2, len(x), 1, 1, 1, device=where).uniform_(-1, 1)
+        x = x * (1 + 0.1 * amount[0])
+        x[:, :2] += options.noise * amount[1].clamp(min=0) * torch.randn_like(x[:, :2])  # not the typical cell
+        way.learn(F.cross_entropy(network(x), torch.from_numpy(examples.kinds[index]).to(where)))
+    averaged = way.averaged.eval()
     with torch.no_grad():
         averaged.head.bias += torch.from_numpy(np.log(share) * options.balance).to(averaged.head.bias)
-    temperature = _temperature(logits_of(averaged, held_back.pictures), held_back.kinds)
-    with torch.no_grad():
-        averaged.head.weight /= temperature
-        averaged.head.bias /= temperature
-        for tensor in averaged.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.half().float())
-    minutes = round((time.perf_counter() - began) / 60, 2)
-    card: dict[str, Any] = {"steps": step, "minutes": minutes, "seed": seed, "temperature": round(temperature, 3)}
-    card["training"] = asdict(options)
-    card["shares"] = [float(f"{s:.3g}") for s in share]
-    return averaged.cpu(), card
+    averaged = in_half_precision(averaged)
+    card = way.card(seed) | {"training": asdict(options), "shares": [float(f"{s:.3g}") for s in share]}
+    card["temperature"] = _temperature(logits_of(averaged, held_back.pictures), held_back.kinds, held_back.noises)
+    return averaged, card
 
 
 def logits_of(network: Any, pictures: npt.NDArray[Any], batch: int = 1024) -> npt.NDArray[np.float64]:
@@ -138,8 +106,36 @@ def logits_of(network: Any, pictures: npt.NDArray[Any], batch: int = 1024) -> np
     return np.concatenate(parts) if parts else np.zeros((0, network.n_classes))
 
 
-def _temperature(logits: npt.NDArray[np.float64], kinds: npt.NDArray[np.int64]) -> float:
-    """Divisor of the logits that makes the truth most likely."""
-    x, y = torch.from_numpy(logits), torch.from_numpy(kinds)
-    grid = np.geomspace(0.5, 3.0, 61)
-    return float(grid[np.argmin([float(F.cross_entropy(x / t, y)) for t in grid])])
+def tempered(
+    logits: npt.NDArray[np.float64], noise: float | npt.NDArray[np.float64], card: Mapping[str, Any]
+) -> npt.NDArray[np.float64]:
+    """Logits whose probabilities are honest at a noise: divided by a temperature that is a power of it.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (cell, class)
+    noise : float or ndarray, shape (cell,)
+        `Typical.noise` of the image; taken as within what the calibration saw.
+    card : mapping
+        Of the model. Where its ``temperature`` is one number, the weights hold it.
+    """
+    if not isinstance(card.get("temperature"), list):
+        return logits
+    at_one, power, low, high = card["temperature"]
+    return np.asarray(logits / np.reshape(at_one * np.clip(noise, low, high) ** power, (-1, 1)))
+
+
+def _temperature(
+    logits: npt.NDArray[np.float64], kinds: npt.NDArray[np.int64], noises: npt.NDArray[np.float64]
+) -> list[float]:
+    """Temperature at noise 1, its power, and the range of noise: such that the truth is most likely."""
+    low, high = np.quantile(noises, (0.02, 0.98))
+    x, y, noise = torch.from_numpy(logits), torch.from_numpy(kinds), torch.from_numpy(np.clip(noises, low, high))
+
+    def loss(parameters: npt.NDArray[np.float64]) -> float:
+        temperature = torch.exp(parameters[0] + parameters[1] * torch.log(noise))
+        return float(F.cross_entropy(x / temperature[:, None], y))
+
+    found = minimize(loss, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-7}).x
+    values = (np.exp(np.clip(found[0], -1.5, 1.5)), np.clip(found[1], -1.0, 1.0), low, high)
+    return [round(float(v), 4) for v in values]

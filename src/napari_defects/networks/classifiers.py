@@ -23,7 +23,7 @@ class PatchNetwork(Described):
     channels : int
         Of the first level.
     inputs : int
-        Channels of the picture.
+        Channels of the picture: one or two windows, or two and those of the typical cell.
     side_px : int
         Side of the picture it was made for.
     """

@@ -19,7 +19,7 @@ _MAPS = {"channels": (4, 128), "levels": (2, 5), "stem": (1, 4), "inputs": (1, 2
 LIMITS = {
     "residual": _MAPS,
     "plain": _MAPS,
-    "patches": {"channels": (4, 64), "inputs": (1, 2), "side_px": (8, 64)},
+    "patches": {"channels": (4, 64), "inputs": (1, 4), "side_px": (8, 64)},
     "resnet18": {"channels": (4, 64), "inputs": (1, 2), "side_px": (32, 224)},
     "mobilenet": {"blocks": (3, 19), "hidden": (16, 1024)},
 }

@@ -14,7 +14,9 @@ from napari_defects.widgets._cells import cell_color
 from napari_defects.widgets.average import picture
 
 Array = npt.NDArray[np.floating[Any]]
-SIDE_PX, COLUMNS = 92, 6
+SIDE_PX, COLUMNS = 70, 4
+PINK = "#ff5d8f"
+"""Of the cell that is looked at: its outline in the image, its profile."""
 
 
 class CellView(NamedTuple):
@@ -22,9 +24,9 @@ class CellView(NamedTuple):
 
     Attributes
     ----------
-    picture : ndarray
-        The cell in the crystal's frame.
-    channels : ndarray, shape (1 or 2, side, side)
+    pictures : ndarray, shape (2, side, side)
+        The cell in the crystal's frame, and the typical one of its image.
+    channels : ndarray, shape (1, 2 or 4, side, side)
         As the network sees it.
     distance_nm, profile : ndarray
         From metal to chalcogen.
@@ -36,7 +38,7 @@ class CellView(NamedTuple):
         As the table has it.
     """
 
-    picture: Array
+    pictures: Array
     channels: Array
     distance_nm: Array
     profile: Array
@@ -54,22 +56,21 @@ class CellPanel(QWidget):
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setSpacing(3)
-        self.images = [(QLabel(), QLabel()) for _ in range(COLUMNS // 2)]
+        self.images = [(QLabel(), QLabel()) for _ in range(COLUMNS)]
         for column, (image, words) in enumerate(self.images):
             image.setFixedSize(SIDE_PX, SIDE_PX)
             words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-            self._grid.addWidget(image, 0, 2 * column, 1, 2, Qt.AlignmentFlag.AlignHCenter)
-            self._grid.addWidget(words, 1, 2 * column, 1, 2)
+            self._grid.addWidget(image, 0, column, Qt.AlignmentFlag.AlignHCenter)
+            self._grid.addWidget(words, 1, column)
         self.plot: Any = None
         self.buttons: dict[str, QPushButton] = {}
         self.setVisible(False)
 
     def look(self, view: CellView) -> None:
         """Show a cell."""
-        low, high = np.percentile(view.picture, (1, 99.8))
-        two = len(view.channels) == 2
-        shown = [("cell", view.picture), ("metal" if two else "as seen", view.channels[0])]
-        shown += [("chalcogen", view.channels[1])] if two else []
+        low, high = np.percentile(view.pictures, (1, 99.8))
+        names = ("as seen",) if len(view.channels) == 1 else ("metal", "chalcogen")
+        shown = [*zip(("cell", "typical cell"), view.pictures, strict=True), *zip(names, view.channels, strict=False)]
         for (image, words), (name, data) in zip(self.images, shown, strict=False):
             image.setPixmap(picture(data, (float(low), float(high)), SIDE_PX))
             words.setText(name)
@@ -82,12 +83,13 @@ class CellPanel(QWidget):
 
         if self.plot is None:
             self.plot = pg.PlotWidget(background=None)
-            self.plot.setFixedHeight(150)
+            self.plot.setFixedHeight(130)
             self.plot.setMouseEnabled(False, False)
             self.plot.hideButtons()
             self.plot.setMenuEnabled(False)
             self.plot.getAxis("bottom").enableAutoSIPrefix(False)
             self.plot.setLabel("bottom", "from metal to chalcogen (nm)")
+            self.plot.setToolTip("Pink: this cell. Others: simulated cells, in the colours of the buttons.")
             self.plot.getAxis("left").setStyle(showValues=False)
             self.plot.getAxis("left").setWidth(8)
             self._grid.addWidget(self.plot, 2, 0, 1, COLUMNS)
@@ -96,7 +98,7 @@ class CellPanel(QWidget):
             own = name == view.species
             pen = pg.mkPen(cell_color(name), width=2.5 if own else 1.2, style=_STYLES[own])
             self.plot.plot(view.distance_nm, line, pen=pen)
-        self.plot.plot(view.distance_nm, view.profile, pen=pg.mkPen("#ff5d8f", width=3))
+        self.plot.plot(view.distance_nm, view.profile, pen=pg.mkPen(PINK, width=3))
 
     def _offer(self, view: CellView) -> None:
         from qtpy.QtGui import QColor, QIcon, QPixmap
@@ -113,7 +115,7 @@ class CellPanel(QWidget):
                 button.setStyleSheet("text-align: left; padding: 3px 5px")
                 button.setToolTip("Click to give the cell this name, or to confirm it; it joins the collection.")
                 button.clicked.connect(lambda _checked=False, name=name: self._chosen(name))
-                self._grid.addWidget(button, 3 + number // 2, 3 * (number % 2), 1, 3)
+                self._grid.addWidget(button, 3 + number // 2, 2 * (number % 2), 1, 2)
                 self.buttons[name] = button
         for name, probability in view.probabilities.items():
             self.buttons[name].setText(f"{name}   {100 * probability:.1f} %")

@@ -71,6 +71,13 @@ def palette(cells: pd.DataFrame) -> dict[int | None, Any]:
     return colors | {n: known[s] for n, s in enumerate(cells["species"], 1)}
 
 
+def outline(cell: Any) -> npt.NDArray[np.float64]:
+    """Corners (4, 2) of a cell, in nm."""
+    across, along = 0.5 * np.array([[-1, -1, 1, 1], [-1, 1, 1, -1]]) * [[cell["height_nm"]], [cell["width_nm"]]]
+    corners = np.column_stack([across, along]) @ _turned(float(cell["rotation_deg"])).T
+    return np.asarray(corners + cell[["y_nm", "x_nm"]].to_numpy(float))
+
+
 def cell_color(species: str) -> str:
     """Colour of a kind of cell."""
     return "#9a9a9a" if species == PERFECT else species_color(species)
@@ -81,8 +88,7 @@ def _painted(cells: pd.DataFrame, frame: int, shape: tuple[int, ...], step: floa
     painted = np.zeros(shape, np.int32)
     if own.empty:
         return painted
-    angle = np.deg2rad(float(own["rotation_deg"].median()))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # (y, x) to (across, along)
+    turn = _turned(float(own["rotation_deg"].median()))
     size = own[["height_nm", "width_nm"]].median().to_numpy(float)
     tree = cKDTree(own[["y_nm", "x_nm"]].to_numpy(float) @ turn / size)
     rows = own.index.to_numpy()
@@ -91,3 +97,9 @@ def _painted(cells: pd.DataFrame, frame: int, shape: tuple[int, ...], step: floa
     inside = np.isfinite(distance)
     painted.ravel()[inside] = rows[np.asarray(nearest)[inside]] + 1
     return painted
+
+
+def _turned(degrees: float) -> npt.NDArray[np.float64]:
+    """Matrix that turns (y, x) to (across, along) the rows of cells."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[c, s], [-s, c]])

@@ -9,19 +9,21 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from magicgui.widgets import FileEdit
-from qtpy.QtWidgets import QLabel
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel, QScrollArea, QTableWidgetItem
 
 from napari_defects.micrograph import Micrograph, Progress
-from napari_defects.widgets._cell_view import CellPanel, CellView
-from napari_defects.widgets._cells import cell_color, cells_layer, cells_of_layer, features, palette
+from napari_defects.widgets._cell_view import PINK, CellPanel, CellView
+from napari_defects.widgets._cells import cell_color, cells_layer, cells_of_layer, features, outline, palette
 from napari_defects.widgets._counts import CountsTable
-from napari_defects.widgets._layers import about, micrograph_of, source_name
+from napari_defects.widgets._layers import about, micrograph_of, source_name, units_of
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, SITES, Choice, Source
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._steps import Made, Panel
 
 LATTICE = "along the lattice"
 _AROUND_NM = 2.4  # of a cell, to normalize its picture
+_OUTLINE = "cell looked at"
 
 
 def _shipped(task: str) -> list[str]:
@@ -84,6 +86,7 @@ class Cells(Panel):
         """Put the counts, the cell and the collection below."""
         self.table = CountsTable()
         self.table.setToolTip("Kinds of cells, of all cells, and per area.")
+        self.table.setHorizontalHeaderItem(2, QTableWidgetItem("% of cells"))
         self.words = QLabel()
         self.words.setWordWrap(True)
         self.panel = CellPanel(self.correct)
@@ -94,6 +97,9 @@ class Cells(Panel):
             self.add(widget)
         self.layer: Any = None
         self.chosen: int | None = None
+        self._scroll = QTimer(self)
+        self._scroll.setSingleShot(True)
+        self._scroll.timeout.connect(lambda: self.findChild(QScrollArea).ensureWidgetVisible(self.panel))
         callbacks, clicked = self.viewer.mouse_drag_callbacks, self._clicked
         callbacks.append(clicked)
         self.destroyed.connect(lambda: callbacks.remove(clicked) if clicked in callbacks else None)
@@ -128,6 +134,8 @@ class Cells(Panel):
         self.chosen = row
         self.words.setText(words)
         self.panel.look(view)
+        self._mark()
+        self._scroll.start(0)
 
     def correct(self, species: str) -> None:
         """Name the chosen cell; the table follows, and the cell joins the collection."""
@@ -156,8 +164,31 @@ class Cells(Panel):
         collection.add(picture[None], pd.DataFrame({**place, **more}))
         self.collecting.setText(f"Collection of labelled cells: {len(collection):,}")
 
+    def _mark(self) -> None:
+        """Outline the chosen cell in the image; nothing where none is chosen."""
+        layers = self.viewer.layers
+        mark = next((layer for layer in layers if layer.name == _OUTLINE), None)
+        if self.chosen is None:
+            if mark is not None:
+                layers.remove(mark)
+            return
+        cell: Any = cells_of_layer(self.layer).loc[self.chosen]
+        corners = outline(cell)
+        if self.layer.ndim == 3:
+            corners = np.column_stack([np.full(4, float(cell["frame"])), corners])
+        if mark is not None and mark.ndim == self.layer.ndim:
+            mark.data = [corners]
+            return
+        active = layers.selection.active
+        self.viewer.add_shapes(
+            [corners], name=_OUTLINE, face_color="transparent", edge_color=PINK, edge_width=0.03,
+            units=units_of(self.layer.ndim),
+        )  # fmt: skip
+        layers.selection.active = active
+
     def _watch(self, layer: Any) -> None:
         self.layer, self.chosen = layer, None
+        self._mark()
         self.panel.setVisible(False)
         self.words.setText("")
         for widget in (self.collecting, self.folder.native, self.table):
@@ -188,37 +219,32 @@ class Cells(Panel):
 def view_of(viewer: Any, layer: Any, row: int) -> tuple[CellView, str]:
     """Return what there is to see of a cell, and a line about it."""
     from napari_defects.cells import profile, references
-    from napari_defects.cells.collection import PX_PER_A, SIDE_PX
-    from napari_defects.cells.patches import cut, middle_to_sites
-    from napari_defects.crystals import get_crystal
+    from napari_defects.cells.collection import seen
+    from napari_defects.cells.kinds import PERFECT
     from napari_defects.networks import list_models, model_for
 
     cells = cells_of_layer(layer)
     crystal, cell = cells.attrs["crystal"], cells.loc[row]
-    picture = picture_of(viewer, layer, cell)
+    pictures = picture_of(viewer, layer, cell)
     name = about(layer)["made"]["model"]
     name = model_for(crystal, "cells") if name == "auto" else name
     kinds = {str(model["name"]): model["architecture"] for model in list_models("cells")}
     architecture = kinds.get(str(name), {"kind": "patches", "inputs": 2, "side_px": 20})
-    places = SIDE_PX / 2 - 0.5 + middle_to_sites(get_crystal(crystal)) * PX_PER_A
-    channels = cut(picture, places[None], np.eye(2) * PX_PER_A, architecture)[0]
-    distance, own = profile(picture, crystal)
+    channels = seen(pictures, crystal, architecture)
+    distance, own = profile(pictures[0], crystal)
     expected = {kind: profile(image, crystal)[1] for kind, image in references(crystal).items()}
-    ends = np.abs(distance - distance.mean()) > 0.35 * np.ptp(distance)
-    scale = float(np.ptp(own) / max(np.ptp(expected[str(cell["species"])]), 1e-6)) if np.ptp(own) > 0 else 1.0
-    scale = float(np.clip(scale, 0.5, 1.5))
-    offset = float(np.median(own[ends]) - scale * np.median(expected[str(cell["species"])][ends]))
+    scale, offset = np.polyfit(expected[PERFECT], profile(pictures[1], crystal)[1], 1)  # the typical cell is perfect
     lines = {kind: scale * line + offset for kind, line in expected.items()}
     sure = {kind: float(cells[f"p_{kind}"].iloc[row]) for kind in expected}
     place = f"cell ({cell['i']}, {cell['j']})" if pd.notna(cell["i"]) else "cell"
     color = cell_color(str(cell["species"]))
-    words = f"{place}: <b style='color:{color}'>{cell['species']}</b>, {100 * cell['probability']:.1f} % sure"
-    words += " · named by you" if cell["method"] == "manual" else ""
-    return CellView(picture, channels, distance, own, lines, sure, str(cell["species"])), words
+    how = "named by you" if cell["method"] == "manual" else f"{100 * cell['probability']:.1f} % sure"
+    words = f"{place}: <b style='color:{color}'>{cell['species']}</b>, {how}"
+    return CellView(pictures, channels, distance, own, lines, sure, str(cell["species"])), words
 
 
 def picture_of(viewer: Any, layer: Any, cell: Any) -> Any:
-    """Return the picture of a cell from the image around it."""
+    """Return the pictures of a cell and of the typical one around it, as a collection keeps them."""
     from napari_defects.cells import crops
 
     source = next((other for other in viewer.layers if other.name == source_name(layer)), None)

@@ -1,0 +1,48 @@
+"""What the cells of an image have in common, so that each can be judged beside it.
+
+Blur, contrast and noise are those of the image, not of the cell: the median of its cells shows the first two, their
+spread around it the third.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .patches import Image
+
+ENOUGH = 200
+"""Cells that tell what is typical."""
+
+
+class Typical(NamedTuple):
+    """The typical cell of an image.
+
+    Attributes
+    ----------
+    picture : ndarray, shape (channel, side, side)
+        Median of the pictures of cells.
+    noise : float
+        How far a pixel of a cell lies from it, as a standard deviation, in the unit of the pictures.
+    """
+
+    picture: Image
+    noise: float
+
+    @classmethod
+    def of(cls, pictures: Image) -> Typical:
+        """Find what is typical of pictures (cell, channel, side, side) of one image."""
+        middle = np.median(pictures, 0)
+        return cls(middle.astype(np.float32), 1.4826 * float(np.median(np.abs(pictures - middle))))
+
+    def beside(self, pictures: Image, inputs: int) -> Image:
+        """Pictures as a network of so many `inputs` sees them: with the typical one, where it wants more channels."""
+        if pictures.shape[1] == inputs:
+            return pictures
+        return np.concatenate([pictures, np.broadcast_to(self.picture, pictures.shape)], 1)
+
+
+def some(n: int) -> slice:
+    """Return which of `n` cells to look at: all, or `ENOUGH` spread over them."""
+    return slice(None, None, max(1, n // ENOUGH))
