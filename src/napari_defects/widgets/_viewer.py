@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Points
 
+from napari_defects.widgets import _detail
 from napari_defects.widgets._layers import KEY, LayerData, about
 from napari_defects.widgets._points import Keeper
 
@@ -28,6 +29,7 @@ def upsert(viewer: Any, made: LayerData) -> Any:
         layer = getattr(viewer, f"add_{kind}")(data, **keywords)
         if kind == "points":
             layer.events.data.connect(Keeper(layer))
+            _detail.attach(viewer, layer)
     else:
         _update(layer, data, {k: v for k, v in keywords.items() if k not in ("name", "visible", "ndim")})
     if viewer.dims.ndim == 3:
