@@ -19,7 +19,8 @@ from scipy.spatial import cKDTree
 
 from napari_defects.atoms.detection import repeats
 from napari_defects.gaussian import Columns, Pixels, kernels
-from napari_defects.gaussian.windows import Array
+from napari_defects.gaussian.neighbors import Neighbors
+from napari_defects.gaussian.windows import Array, Image
 
 _REACH = 4.0
 _SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns
@@ -71,17 +72,16 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     if n_lines > _MOST_LINES or len(columns.yx) == 0:
         return nothing
     pixels = Pixels(counts, columns.nodes.shape, reach=_REACH)
-    model = np.maximum(pixels.model(columns), pixels.floor)
+    model = np.maximum(pixels.model(columns), np.float32(pixels.floor))
     inside = np.all((columns.yx > 0) & (columns.yx < np.subtract(counts.shape, 1)), axis=1)
     columns = columns.taken(inside)  # beyond the edge, places are not fitted freely
     p = pixels.windows(columns)
-    turned = p._replace(fx=np.ascontiguousarray(p.fx[:, :, [1, 1, 1]]))
     slope = np.zeros_like(model)  # of the model as a line, or a column, moves right
-    kernels.render(slope, turned, columns.amplitude)
-    pull = counts / model - 1
-    score = np.sum(pull * slope, axis=1)
+    kernels.render(slope, p, columns.amplitude, right=1)
+    pull = pixels.counts / model - 1
+    score = np.sum(pull * slope, axis=1, dtype=np.float64)
     own = kernels.project(pull, p, columns.amplitude)[:, 2]  # nearly 0: the fit ended on coarser pixels
-    shared = kernels.lines(slope / model, p, 1) * columns.amplitude[:, None]  # (column, line of its window)
+    shared = kernels.lines(slope / model, p, right=1) * columns.amplitude[:, None]  # (column, line of its window)
     width = np.arange(shared.shape[1])
     column, line = np.nonzero(width < p.ny[:, None])
     index = (shared[column, line], (column, p.y[column] + line))
@@ -90,7 +90,7 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     absorbed = (crossed.T @ moved).toarray()
     fast = np.eye(n_lines) - gaussian_filter1d(np.eye(n_lines), _SLOW * float(np.median(columns.sigma)), axis=0)
     score = fast.T @ (score - own @ moved)
-    information = fast.T @ (np.diag(np.sum(slope**2 / model, axis=1)) - absorbed) @ fast
+    information = fast.T @ (np.diag(np.sum(slope**2 / model, axis=1, dtype=np.float64)) - absorbed) @ fast
     strength = float((score @ score - np.trace(information)) / np.sum(information**2))
     if strength <= 0:
         return nothing
@@ -151,14 +151,12 @@ def _beside(columns: Columns, shape: tuple[int, ...]) -> tuple[sparse.csr_array,
     return sparse.diags_array(fits) @ middle, fits * off_x
 
 
-def _stiffness(pixels: Pixels, columns: Columns, weight: Array) -> sparse.csr_array:
+def _stiffness(pixels: Pixels, columns: Columns, weight: Array | Image) -> sparse.csr_array:
     """Information of the columns about each other's x."""
-    n, near = len(columns.yx), columns.pairs(6.0)
-    pairs = np.concatenate([np.repeat(np.arange(n), 2).reshape(-1, 2), near])
-    values = pixels.blocks(columns, pairs, weight)[:, 2, 2]
-    values[:n] = np.maximum(values[:n], 1e-3 * np.median(values[:n]))
-    i, j = np.concatenate([pairs, near[:, ::-1]]).T
-    return sparse.coo_array((np.concatenate([values, values[n:]]), (i, j)), shape=(n, n)).tocsr()
+    near = Neighbors(columns)
+    values, own = pixels.blocks(columns, near, weight)[:, 2, 2].astype(np.float64), near.pointer[:-1]
+    values[own] = np.maximum(values[own], 1e-3 * np.median(values[own]))
+    return sparse.csr_array((values, near.other, near.pointer), shape=(len(own), len(own)))
 
 
 def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Columns) -> sparse.csr_array:

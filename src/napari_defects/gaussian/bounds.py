@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from napari_defects.gaussian import kernels, solvers
 from napari_defects.gaussian.blur import wide_mean
 from napari_defects.gaussian.columns import Columns
-from napari_defects.gaussian.equations import Neighbors
+from napari_defects.gaussian.neighbors import Neighbors
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.threads import spread
 from napari_defects.gaussian.windows import Array
@@ -34,13 +34,12 @@ def covariance(pixels: Pixels, columns: Columns, near: Neighbors | None = None) 
     n, size = len(columns.yx), 4 if columns.free_sigma else 3
     near = near or Neighbors(columns)
     pixels = pixels.within(_REACH * columns.profile.reach)
-    blocks = pixels.blocks(columns, near.pairs, pixels.weight(columns))
-    out = np.flatnonzero(columns.outside(pixels.shape))
-    blocks[out, 1, 1] = blocks[out, 2, 2] = 1e6  # their places are taken as known
-    own = near.rows(blocks, size)
+    blocks = pixels.blocks(columns, near, pixels.weight(columns))
+    own = near.pointer[:-1][columns.outside(pixels.shape)]
+    blocks[own, 1, 1] = blocks[own, 2, 2] = 1e6  # their places are taken as known
     rings = near.rings(columns.isotropic, min(_RING, n))
     result = np.empty((n, size, size))
-    spread(solvers.covariances, n, own, near.other, near.pointer, rings, result)
+    spread(solvers.covariances, n, blocks, near.other, near.pointer, rings, (0,) * size, result)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,7 @@ class Columns:
     deviance: float = np.inf
     profile: Profile = GAUSSIAN
 
-    @property
+    @cached_property
     def free_sigma(self) -> bool:
         """Whether every column has a width of its own."""
         return len(self.group) > 1 and len(np.unique(self.group)) == len(self.group)
@@ -134,18 +135,20 @@ class Columns:
         inside = ((self.yx >= margin) & (self.yx <= np.subtract(shape, 1) - margin)).all(axis=1)
         return np.asarray(inside if inside.any() else ~inside)
 
-    def windows(self, shape: tuple[int, ...], binning: int = 1, reach: float | None = None) -> Windows:
+    def windows(
+        self, shape: tuple[int, ...], binning: int = 1, reach: float | None = None, dtype: npt.DTypeLike = np.float32
+    ) -> Windows:
         """Tables of all columns on binned pixels of that shape, out to `reach` sigma or as far as the profile goes."""
         far = min(reach or np.inf, self.profile.reach)
         scale = self.sigma, self.aspect, far, shape, binning
-        return tabulate(self.yx, *scale, self.profile.terms, self.profile.step)
+        return tabulate(self.yx, *scale, self.profile.terms, self.profile.step, dtype)
 
     def render(self, shape: tuple[int, ...], reach: float | None = None) -> Array:
         """Model image, columns drawn out to `reach` sigma or as far as the profile goes."""
         down, right = (hat(n, nodes) for n, nodes in zip(shape, self.nodes.shape, strict=True))
         image: Array = np.ascontiguousarray(down @ self.nodes @ right.T)
         if len(self.yx):
-            kernels.render(image, self.windows(shape, reach=reach), self.amplitude)
+            kernels.render(image, self.windows(shape, reach=reach, dtype=np.float64), self.amplitude)
         return image
 
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from napari_defects.gaussian.bounds import FINE, covariance
 from napari_defects.gaussian.columns import Columns
-from napari_defects.gaussian.equations import Neighbors, NormalEquations
+from napari_defects.gaussian.equations import NormalEquations
+from napari_defects.gaussian.neighbors import Neighbors
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.windows import Array
 
-_STALE = 0.05  # change of a column that makes its information worth working out anew
+_STALE = 0.07  # change of a column that makes its information worth working out anew
 _CORE = 0.8  # of a profile: its information
 _RIM = 2.0  # widths from the edge within which columns settle slowly, and are not waited for
 _CAREFUL = 0.1  # damping of these
@@ -67,14 +68,15 @@ def fit_columns(
         return start
     counts = np.ascontiguousarray(counts, np.float64)
     grid, near = start.nodes.shape, Neighbors(start)
+    nearer = near.nearer(start)
     binned = Pixels(counts, grid, binning=max(1, int(start.width / _COARSE)), reach=4.0)
     columns, equations = start, None
     if coarse:
-        columns, equations = _iterate(binned, binned, start, None, near, steps, 100 * tolerance)
+        columns, equations = _iterate(binned, binned, start, None, nearer, steps, 100 * tolerance)
     reach = _TAILS if start.profile.terms.shape[1] == 0 else None
     fine = Pixels(counts, grid, binning=max(1, int(columns.width / fine_px)), reach=reach)
     if polish:
-        columns, _ = _iterate(fine, binned, columns, equations, near, steps, tolerance)
+        columns, _ = _iterate(fine, binned, columns, equations, nearer, steps, tolerance)
     return replace(columns, covariance=covariance(fine, columns, near) if errors else start.covariance[:0])
 
 

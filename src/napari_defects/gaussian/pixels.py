@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from napari_defects.gaussian import kernels
 from napari_defects.gaussian.columns import Columns, hat
-from napari_defects.gaussian.windows import Array, Index, Windows
+from napari_defects.gaussian.neighbors import Neighbors
+from napari_defects.gaussian.windows import Array, Image, Index, Windows
 
 
 class Pixels:
@@ -30,14 +31,18 @@ class Pixels:
     """
 
     def __init__(self, counts: Array, grid: tuple[int, ...], *, binning: int = 1, reach: float | None = None) -> None:
-        self.counts = kernels.shrink(counts, binning) if binning > 1 else counts
+        small = kernels.shrink(counts, binning, np.float32) if binning > 1 else counts
+        self.counts: Image = np.ascontiguousarray(small, np.float32)
         self.shape, self.binning, self.reach = counts.shape, binning, reach
-        self.hats = [hat(n, g, binning) for n, g in zip(counts.shape, grid, strict=True)]
-        self.floor = max(1e-3 * float(np.mean(np.abs(self.counts))), 1e-12)
+        self.hats = [hat(n, g, binning).astype(np.float32) for n, g in zip(counts.shape, grid, strict=True)]
+        self.floor = max(1e-3 * float(np.abs(self.counts).mean()), 1e-12)
         self._drawn: tuple[tuple[object, ...], Windows] | None = None
+        self._seen: tuple[tuple[object, ...], Image] | None = None
 
     def within(self, reach: float) -> Pixels:
         """Return the same pixels, columns being drawn out to `reach` only; enough for information."""
+        if reach == self.reach:
+            return self
         other = copy(self)
         other.reach, other._drawn = reach, None
         return other
@@ -45,76 +50,81 @@ class Pixels:
     def windows(self, columns: Columns) -> Windows:
         """Tables of all columns on these pixels; kept until other columns come."""
         key = columns.yx, columns.sigma, columns.profile
-        if self._drawn is None or any(a is not b for a, b in zip(self._drawn[0], key, strict=True)):
+        if self._drawn is None or not _same(self._drawn[0], key):
             self._drawn = key, columns.windows(self.counts.shape, self.binning, self.reach)
         return self._drawn[1]
 
-    def model(self, columns: Columns) -> Array:
-        """Model on these pixels."""
-        image: Array = np.ascontiguousarray(self.hats[0] @ columns.nodes @ self.hats[1].T)
-        if len(columns.yx):
-            kernels.render(image, self.windows(columns), columns.amplitude)
-        return image
+    def model(self, columns: Columns) -> Image:
+        """Model on these pixels; kept until other columns come."""
+        key = columns.yx, columns.sigma, columns.profile, columns.amplitude, columns.nodes
+        if self._seen is None or not _same(self._seen[0], key):
+            image: Image = np.ascontiguousarray(self.hats[0] @ columns.nodes.astype(np.float32) @ self.hats[1].T)
+            if len(columns.yx):
+                kernels.render(image, self.windows(columns), columns.amplitude)
+            self._seen = key, image
+        return self._seen[1]
 
-    def compare(self, columns: Columns) -> tuple[float, Array]:
+    def compare(self, columns: Columns) -> tuple[float, Image]:
         """Deviance, and the image of counts / model - 1."""
-        image = self.model(columns)
-        return self.binning**2 * kernels.misfit(self.counts, image, self.floor), image
+        deviance, pull = kernels.misfit(self.counts, self.model(columns), self.floor)
+        return self.binning**2 * deviance, pull
 
-    def score(self, columns: Columns, pull: Array) -> tuple[Array, Array]:
+    def score(self, columns: Columns, pull: Array | Image) -> tuple[Array, Array]:
         """Slope of the likelihood by column, shape (column, 4), and by node."""
         area = self.binning**2
         own = area * kernels.project(pull, self.windows(columns), columns.amplitude)
-        return own, area * (self.hats[0].T @ pull @ self.hats[1])
+        return own, area * (self.hats[0].T @ pull @ self.hats[1]).astype(np.float64)
 
     def worse(self, before: Columns, after: Columns) -> npt.NDArray[np.bool_]:
         """Columns under which the deviance is larger after a step than before it."""
-        old, new = (np.maximum(self.model(c), self.floor) for c in (before, after))
+        new, old = (np.maximum(self.model(c), self.floor) for c in (after, before))
         change = new - old - self.counts * np.log(new / old)
         return np.asarray(kernels.project(change, self.windows(before), before.amplitude)[:, 0] > 0)
 
-    def weight(self, columns: Columns) -> Array:
+    def weight(self, columns: Columns) -> Image:
         """Information of each pixel: 1 / variance."""
-        return np.asarray(self.binning**2 / np.maximum(self.model(columns), self.floor))
+        return np.asarray(np.float32(self.binning**2) / np.maximum(self.model(columns), np.float32(self.floor)))
 
-    def blocks(self, columns: Columns, pairs: Index, weight: Array) -> Array:
-        """Fisher information of pairs of columns, shape (pair, 4, 4)."""
-        return kernels.products(weight, pairs, self.windows(columns), columns.amplitude)
+    def blocks(self, columns: Columns, near: Neighbors, weight: Array | Image) -> Image:
+        """Fisher information of columns that overlap, as rows of a sparse matrix, shape (entry, 3 or 4, 3 or 4)."""
+        size = 4 if columns.free_sigma else 3
+        return kernels.products(weight, near.pairs, near.slot, self.windows(columns), columns.amplitude, size)
 
-    def background_blocks(self, columns: Columns, weight: Array) -> tuple[Array, Index, Array]:
-        """Fisher information of columns with nodes (column, 4, 9), those nodes (column, 9), and of nodes."""
-        grid = np.array([h.shape[1] for h in self.hats])
+    def background_blocks(self, columns: Columns, weight: Image) -> tuple[Array, Index, Array]:
+        """Fisher information of columns with nodes (column, 3 or 4, 9), those nodes (column, 9), and of nodes."""
+        grid, size = np.array([h.shape[1] for h in self.hats]), 4 if columns.free_sigma else 3
         at = columns.yx / np.subtract(self.shape, 1) * (grid - 1)
         first = np.clip(np.rint(at).astype(np.int64) - 1, 0, grid - 3)
-        side = kernels.overlaps(weight, self.hats[0], self.hats[1], first, self.windows(columns), columns.amplitude)
+        side = kernels.overlaps(
+            weight, self.hats[0], self.hats[1], first, self.windows(columns), columns.amplitude, size
+        )
         three = np.arange(3)
         node = (first[:, 0, None, None] + three[:, None]) * grid[1] + first[:, 1, None, None] + three
         n = len(columns.yx)
-        return side.reshape(n, 4, 9), node.reshape(n, 9), self._nodes(weight)
+        return side.reshape(n, size, 9), node.reshape(n, 9), self._nodes(weight)
 
-    def width_blocks(self, columns: Columns, weight: Array, groups: int) -> tuple[Array, Array, Array]:
+    def width_blocks(self, columns: Columns, weight: Image, groups: int) -> tuple[Array, Array, Array]:
         """Fisher information of columns with widths of groups (column, 4, group), of widths, and of them with nodes.
 
         A width moves all columns of its group: what it does is drawn as an image, so that no pair is left out.
         """
         drawn = self.windows(columns)
-        taller, wider = (np.ascontiguousarray(f[:, :, [2, 2, 2]]) for f in (drawn.fy, drawn.fx))
-        images = np.zeros((groups, *self.counts.shape))
+        images = np.zeros((groups, *self.counts.shape), np.float32)
         for group, image in enumerate(images):
             amplitude = np.where(columns.group == group, columns.amplitude, 0.0)
-            kernels.render(image, drawn._replace(fy=taller), amplitude)
-            kernels.render(image, drawn._replace(fx=wider), amplitude)
+            kernels.render(image, drawn, amplitude, down=2)
+            kernels.render(image, drawn, amplitude, right=2)
         heavy = images * weight
         own = [kernels.project(image, drawn, columns.amplitude) for image in heavy]
         joint = [(self.hats[0].T @ image @ self.hats[1]).ravel() for image in heavy]
         nodes = self.hats[0].shape[1] * self.hats[1].shape[1]
         return (
             np.stack(own, axis=2) if own else np.zeros((len(columns.yx), 4, 0)),
-            np.einsum("ayx,byx->ab", heavy, images),
-            np.array(joint).reshape(groups, nodes),
+            np.array([[np.vdot(a, b) for b in images] for a in heavy], np.float64).reshape(groups, groups),
+            np.array(joint, np.float64).reshape(groups, nodes),
         )
 
-    def _nodes(self, weight: Array) -> Array:
+    def _nodes(self, weight: Image) -> Array:
         """Fisher information of the nodes, each with itself and those after it in a row, (offset, node).
 
         Each overlaps with the eight around it.
@@ -129,3 +139,8 @@ class Pixels:
                 if dy:
                     band[nx - dx, : ny - 1, dx:] = value
         return band.reshape(nx + 2, ny * nx)
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether these are the same things, not only equal ones."""
+    return all(a is b for a, b in zip(one, other, strict=True))

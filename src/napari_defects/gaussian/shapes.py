@@ -10,7 +10,8 @@ from scipy.special import eval_hermite, factorial
 
 from napari_defects.gaussian.bounds import FINE
 from napari_defects.gaussian.columns import GAUSSIAN, Columns, Profile
-from napari_defects.gaussian.equations import Neighbors, NormalEquations
+from napari_defects.gaussian.equations import NormalEquations
+from napari_defects.gaussian.neighbors import Neighbors
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.windows import Array
 
@@ -81,10 +82,10 @@ def _strengths(counts: Array, columns: Columns, shapes: list[Profile]) -> Array:
     Heights, places and widths of all columns and the background follow.
     """
     pixels = Pixels(counts, columns.nodes.shape, binning=max(1, int(columns.width / FINE)))
-    model = np.maximum(pixels.model(columns), pixels.floor)
+    model = np.maximum(pixels.model(columns), pixels.floor).astype(np.float64)
     equations = NormalEquations(pixels, columns, Neighbors(columns))
     bare = replace(columns, nodes=np.zeros_like(columns.nodes))
-    drawn = np.stack([pixels.model(replace(bare, profile=shape)) for shape in shapes])
+    drawn = np.stack([pixels.model(replace(bare, profile=shape)) for shape in shapes]).astype(np.float64)
     free = np.zeros(len(columns.yx)), np.full((len(columns.yx), equations.size), 1e-9)
     scores = np.stack([equations.gather(*pixels.score(columns, image / model)) for image in drawn])
     follow = np.stack([equations.solve(score, *free) for score in scores])

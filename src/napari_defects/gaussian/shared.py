@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cache
 
 import numpy as np
-from scipy import sparse
 from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
 
+from napari_defects.gaussian.solvers import Common
 from napari_defects.gaussian.windows import Array
 
-_FEW = 400  # nodes up to which a full matrix is quicker
 _RIDGE = 1e-6  # relative; ten times more where it does not make the matrix positive definite
 
 
-@dataclass(frozen=True, eq=False)
 class Shared:
     """Widths, few, that know of everything, and nodes of the background that know of those around them.
 
@@ -29,50 +24,25 @@ class Shared:
         Row d has what each node knows of the d-th after it; nodes are counted row by row.
     """
 
-    widths: Array
-    joint: Array
-    band: Array
+    def __init__(self, widths: Array, joint: Array, band: Array) -> None:
+        self.widths, self.joint, self.band = widths, joint, band
+        self.used = np.flatnonzero(band.any(axis=1))
+        self.root = 1 / np.sqrt(np.maximum(band[0], 1e-300))
+        self.scaled, n = band * self.root, band.shape[1]
+        for d in self.used:
+            self.scaled[d, : n - d] *= self.root[d:]
+        self.common = cache(self._common)
 
-    def __len__(self) -> int:
-        return int(len(self.widths) + self.band.shape[1])
-
-    @cached_property
-    def _nodes(self) -> Any:
-        n, used = self.band.shape[1], np.flatnonzero(self.band.any(axis=1))
-        if n > _FEW:
-            lower = sparse.dia_array((self.band[used], -used), shape=(n, n))
-            return sparse.csr_array(lower + sparse.tril(lower, -1).T)
-        full, at = np.zeros((n, n)), np.arange(n)
-        for d in used:
-            full[at[d:], at[: n - d]] = full[at[: n - d], at[d:]] = self.band[d, : n - d]
-        return full
-
-    def times(self, v: Array) -> Array:
-        """Return the information times a vector (group and node,)."""
-        few, many = v[: len(self.widths)], v[len(self.widths) :]
-        return np.append(self.widths @ few + self.joint @ many, few @ self.joint + self._nodes @ many)
-
-    def solver(self, damping: float) -> Callable[[Array], Array]:
-        """Return what solves for a vector, the diagonal being so much larger."""
-        root = 1 / np.sqrt(np.maximum(self.band[0], 1e-300))
-        band, n = self.band * root, len(root)
-        for d in np.flatnonzero(band.any(axis=1)):
-            band[d, : n - d] *= root[d:]
-        factor = _factor(band, 1 + damping)
-
-        def inner(v: Array) -> Array:
-            return np.asarray((cho_solve_banded((factor, True), (v.T * root).T, check_finite=False).T * root).T)
-
-        reach = inner(self.joint.T)
+    def _common(self, damping: float) -> Common:
+        """Lay out what is shared, and what solves for it, the diagonal being so much larger."""
+        factor, root = _factor(self.scaled, 1 + damping), self.root[:, None]
+        reach = cho_solve_banded((factor, True), self.joint.T * root, check_finite=False) * root
         corner = self.widths * (1 + damping * np.eye(len(self.widths))) - self.joint @ reach
-        inverse = np.linalg.pinv(corner, rcond=1e-9, hermitian=True)
-
-        def solve(v: Array) -> Array:
-            few, many = v[: len(inverse)], inner(v[len(inverse) :])
-            few = inverse @ (few - v[len(inverse) :] @ reach)
-            return np.append(few, many - reach @ few)
-
-        return solve
+        inverse = np.linalg.pinv(corner, rcond=1e-9, hermitian=True) if len(corner) > 1 else 1 / corner
+        return Common(
+            self.widths, self.joint, self.used, np.ascontiguousarray(self.band[self.used]),
+            np.ascontiguousarray(factor.T), self.root, np.ascontiguousarray(reach), np.ascontiguousarray(inverse),
+        )  # fmt: skip
 
 
 def _factor(band: Array, diagonal: float) -> Array:
