@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, site_of
 from .intensities import verdicts
 from .intensities.photometry import measuring_points, relative_heights
 from .intensities.surroundings import within_lattice
+from .lattice.contrast import contrast_exponent, contrast_misfit
 from .micrograph import Maps, Micrograph, Progress
 from .tables import DEFECTS, SITES, Defects, Sites, check, empty
 
+log = logging.getLogger(__name__)
 METHODS = ("maps", "cells", "intensities", "bonds")
 
 _CERTAIN = 0.9999  # no verdict is surer: what goes wrong more rarely is not in the model
@@ -28,6 +31,7 @@ _NAMES = [c.name for c in DEFECTS]
 _BLOBS = ("V1", "V2", "SW")
 _BLOB_NM = 0.03  # small against the discs that networks draw, so that a sure one keeps its probability
 _SEPARATION_NM = 0.35
+_UNLIKE = 16.0  # chi-square of a contrast between sublattices that no detector gives
 
 
 def classify(
@@ -109,8 +113,16 @@ def classify(
 def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: str, least: float) -> Defects:
     """One verdict per site, sublattice by sublattice."""
     parts = []
-    typical = sites[sites["relative_height"].notna()].groupby("sublattice")["height"].median().to_dict()
-    exponent = verdicts.contrast_exponent({str(name): float(height) for name, height in typical.items()}, crystal)
+    medians = sites[sites["relative_height"].notna()].groupby("sublattice")["height"].median()
+    typical = {str(name): float(height) for name, height in medians.items()}
+    exponent: float | None = contrast_exponent(typical, crystal)
+    if contrast_misfit(typical, crystal) > _UNLIKE * (len(typical) - 1):
+        log.warning(
+            "the sublattices of this image (%s) are not as bright beside each other as those of one layer of %s: "
+            "columns are called empty, darker or brighter, not by species; is it one layer, and dark field?",
+            ", ".join(f"{name} {height:.3g}" for name, height in typical.items()), crystal.name,
+        )  # fmt: skip
+        maps, exponent = None, None
     for sublattice in crystal.sublattices:
         own = sites[(sites["sublattice"] == sublattice.name) & sites["relative_height"].notna()]
         if own.empty:
@@ -132,15 +144,18 @@ def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: 
 
 
 def _posterior(
-    sites: pd.DataFrame, sublattice: Sublattice, crystal: Crystal, exponent: float, maps: Maps | None
+    sites: pd.DataFrame, sublattice: Sublattice, crystal: Crystal, exponent: float | None, maps: Maps | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.object_]]:
-    """Probability of each species at the sites of one sublattice, host first, and their names."""
+    """Probability of each species at the sites of one sublattice, host first, and their names.
+
+    Without an `exponent` no column has an expected intensity: only an empty site has a name.
+    """
     element = sublattice.element
-    vacancies = _vacancies(element, len(sublattice.column))
+    vacancies = _vacancies(element, len(sublattice.column))[-1 if exponent is None else 0 :]
     species = vacancies if maps is None else [name for name in maps.classes if site_of(name) == element]
     taught = () if maps is None else tuple(name for name in species if name in maps.taught)
     species = [name for name in species if not name.startswith(verdicts.OUTLIERS) and name not in taught]
-    known = verdicts.choices(sublattice, species, crystal, exponent)
+    known = verdicts.choices(sublattice, species, crystal, exponent or 0.0)
     evidence = None if maps is None else _evidence(sites, maps, [c.name for c in known])
     relative, scatter = sites["relative_height"].to_numpy(float), sites["scatter"].to_numpy(float)
     found = verdicts.decide(relative, known, vacancies, evidence, scatter)

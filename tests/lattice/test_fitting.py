@@ -93,6 +93,28 @@ def test_sublattices_are_told_apart_at_any_rotation(name: str, rotation_deg: flo
     assert lattice.residual_pm == pytest.approx(3, rel=0.2)
 
 
+@pytest.mark.parametrize("selenium", [1.1, 1.0])
+def test_sublattices_as_bright_as_each_other(selenium: float, caplog: pytest.LogCaptureFixture) -> None:
+    """At lower angles Se2 is as bright as W or brighter: the lattice says it cannot tell, and takes the user's word."""
+    atoms = planted(side_nm=5.0)
+    atoms.loc[atoms["truth"] == "Se", "amplitude"] *= selenium * 0.0485 / 0.0429
+    fit_lattice(atoms, "WSe2")
+    assert "which columns are W and which Se2 is not certain" in caplog.text
+    caplog.clear()
+    if selenium > 1:
+        lattice = fit_lattice(atoms, "WSe2", brightest="Se")
+        assert right(assign_sites(atoms, lattice)) == 1.0
+    assert not caplog.text
+    with pytest.raises(ValueError, match="no site 'S'"):
+        fit_lattice(atoms, "WSe2", brightest="S")
+
+
+def test_sublattices_of_different_brightness_are_beyond_doubt(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("WS2", "MoTe2", "graphene"):
+        fit_lattice(planted(name, side_nm=5.0), name)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("scale", [0.6, 0.8, 1.25, 1.4])
 def test_scale_far_from_the_crystals_is_reported(scale: float, caplog: pytest.LogCaptureFixture) -> None:
     lattice = fit_lattice(planted(shape=scale), "WSe2")

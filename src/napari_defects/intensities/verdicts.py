@@ -15,25 +15,21 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from ase.data import atomic_numbers
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import logsumexp
 from scipy.stats import norm
 from scipy.stats import t as student
 
 from ..crystals import Crystal, Sublattice, occupants
-from ..simulation.probe import Microscope
-from ..simulation.scattering import amplitudes
+from ..lattice.contrast import peak
 from .photometry import center_and_width
 
 Array = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 OUTLIERS = ("darker", "brighter")
-_WIDE_SHARE = 0.6  # what a probe of ordinary width leaves of the peak of a column's wide profile
 _EMPTY = (-0.05, 0.045)  # height of an empty column and its error: what the tails of the neighbours leave
 _RATIO_ERROR = (0.05, 0.035)  # of an expected ratio: relative, and absolute
-_EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
 _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
 _DIRTY_WIDTH = 0.05  # the same where maps speak too: they see through dirt
 _UNDER = 0.2  # share of the background in the variance of a host column's height
@@ -95,34 +91,11 @@ def choices(sublattice: Sublattice, species: Sequence[str], crystal: Crystal, ex
         if column is None or column == sublattice.column:
             continue
         if column:
-            ratio = _peak(column, exponent) / _peak(sublattice.column, exponent)
+            ratio = peak(column, exponent) / peak(sublattice.column, exponent)
             result.append(Choice(name, ratio, float(np.hypot(_RATIO_ERROR[0] * ratio, _RATIO_ERROR[1]))))
         else:
             result.append(Choice(name, *_EMPTY))
     return result
-
-
-def contrast_exponent(heights: dict[str, float], crystal: Crystal) -> float:
-    """How much steeper than tabulated intensity grows with atomic number, from the hosts' typical heights.
-
-    Parameters
-    ----------
-    heights : dict
-        Sublattice name to the typical height of its columns.
-    crystal : Crystal
-
-    Returns
-    -------
-    float
-        To be added to the exponent of Z; drawn to zero where the hosts are too similar to tell.
-    """
-    seen = [s for s in crystal.sublattices if heights.get(s.name, 0.0) > 0]
-    if len(seen) < 2:
-        return 0.0
-    excess = np.log([heights[s.name] / _peak(s.column) for s in seen])
-    z = np.array([_log_z(s.column) for s in seen])
-    excess, z = excess - excess.mean(), z - z.mean()
-    return float(z @ excess / (z @ z + 0.5 * (_CONTRAST_ERROR / _EXPONENT_ERROR) ** 2))
 
 
 def posterior(
@@ -256,13 +229,3 @@ def _density_of_others(relative: Array, weight: Array, noise: float) -> Array:
     place = np.clip(np.rint((relative + 1) / step), 0, 599).astype(int)
     counts = gaussian_filter1d(np.bincount(place, weight, 600), width / step)[place] / step
     return np.asarray(np.maximum(counts - weight / (np.sqrt(2 * np.pi) * width), 0) / len(relative))
-
-
-def _peak(column: tuple[str, ...], exponent: float = 0.0) -> float:
-    """Height of a column's image, up to a factor."""
-    thermal, wide = amplitudes((column,), Microscope())[:, 0]
-    return float((thermal + _WIDE_SHARE * wide) * np.exp(exponent * _log_z(column)))
-
-
-def _log_z(column: tuple[str, ...]) -> float:
-    return float(np.log(np.mean([atomic_numbers[element] for element in column])))

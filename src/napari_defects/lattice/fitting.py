@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from ..crystals import Crystal, get_crystal
+from ..crystals import Crystal, column_name, get_crystal
 from ..tables import Atoms, check, positions_nm
 from .distortion import fit_distortion, robust_fit
 from .indexing import TOLERANCE, bond_length, find_basis, index_along_tree, orient
@@ -27,11 +27,12 @@ _log = logging.getLogger(__name__)
 
 _MIN_ATOMS = 12
 _MIN_SCORE = 0.3
+_SURE_ODDS = 100.0
 _OFF = 0.2  # of the atoms off the lattice: worth a word
 _AVOID = 2.5  # bond lengths around a defect that are left out of the fit
 
 
-def fit_lattice(atoms: Atoms, crystal: str | Crystal) -> Lattice:
+def fit_lattice(atoms: Atoms, crystal: str | Crystal, *, brightest: str | None = None) -> Lattice:
     """Fit the lattice of a crystal, and the smooth distortion of the scan, to atoms.
 
     Parameters
@@ -40,6 +41,9 @@ def fit_lattice(atoms: Atoms, crystal: str | Crystal) -> Lattice:
         From `locate`. Atoms off the lattice and missing columns do no harm.
     crystal : str or Crystal
         Scale and shear against it are free, rotation too.
+    brightest : str, optional
+        Name of the sublattice whose columns are brightest in this image, as ``"Se"``. By default the one that should
+        be at high angles; where two are nearly as bright as each other, a warning says that you had better tell.
 
     Returns
     -------
@@ -49,16 +53,18 @@ def fit_lattice(atoms: Atoms, crystal: str | Crystal) -> Lattice:
     Raises
     ------
     ValueError
-        If there are too few atoms, or if they lie on no lattice of this crystal.
+        If there are too few atoms, if they lie on no lattice of this crystal, or if it has no such sublattice.
     """
     crystal = get_crystal(crystal)
+    if brightest is not None:
+        brightest = crystal.sublattice(brightest).name
     atoms = Atoms(check(atoms, "atoms"))
     lattices: list[Lattice] = []
     lost = 0
     for frame, table in by_frame(atoms):
         previous = lattices[-1] if lattices else None
         try:
-            lattice = _fit_frame(table, crystal, previous)
+            lattice = _fit_frame(table, crystal, previous, brightest)
         except ValueError:
             if previous is None:
                 raise
@@ -87,7 +93,7 @@ def by_frame(table: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     ]
 
 
-def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None) -> Lattice:
+def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, brightest: str | None) -> Lattice:
     table = table[np.isfinite(positions_nm(table)).all(1)]
     points = positions_nm(table)
     if len(points) < _MIN_ATOMS:
@@ -104,8 +110,16 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None) 
         )
     points, cells = points[connected], cells[connected]
     amplitude = table["amplitude"].to_numpy(float)[connected]
-    basis, cells = orient(basis, cells, amplitude, crystal, None if previous is None else previous.vectors_nm)
-    lattice = _least_squares(points, cells, crystal, np.ones(len(points), bool))
+    reference = None if previous is None else previous.vectors_nm
+    chosen, odds = orient(basis, cells, amplitude, crystal, reference, brightest)
+    if previous is None and brightest is None and odds < _SURE_ODDS:
+        _log.warning(
+            "which columns are %s is not certain (odds of %.2g to 1 by their brightness); if you know which are the "
+            "brightest here, say so with `brightest` (%s).",
+            " and which ".join(column_name(s.column) for s in crystal.sublattices), odds,
+            " or ".join(s.name for s in crystal.sublattices),
+        )  # fmt: skip
+    lattice = _least_squares(points, chosen.cells, crystal, np.ones(len(points), bool))
     points, amplitude = positions_nm(table), table["amplitude"].to_numpy(float)
     for _ in range(2):
         sites = np.column_stack(lattice.index(points))

@@ -5,6 +5,8 @@ Arrays only; positions are (n, 2) as (y, x) in any one unit, bases have a1 and a
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -12,8 +14,7 @@ from scipy.sparse import csgraph, csr_array
 from scipy.spatial import cKDTree
 
 from ..crystals import Crystal
-from ..simulation.probe import Microscope
-from ..simulation.scattering import cross_section_A2
+from .contrast import contrast_misfit
 
 Array = npt.NDArray[np.float64]
 
@@ -131,39 +132,74 @@ def index_along_tree(points: Array, basis: Array, crystal: Crystal) -> tuple[Arr
     return cells, connected
 
 
+class Orientation(NamedTuple):
+    """One of the ways in which a lattice of columns can lie on a crystal's sublattices.
+
+    Attributes
+    ----------
+    misfit : (bool, float, float)
+        Whether another sublattice is brightest than the one said, chi-square of the contrast between them, and how far
+        the basis is turned from the standard one; the least is the likeliest.
+    basis : ndarray, shape (2, 2)
+    cells : ndarray, shape (n, 2)
+        Coordinates of the atoms, NaN off all sublattices.
+    number : ndarray, shape (n,)
+        Sublattice of the atoms, or -1.
+    """
+
+    misfit: tuple[bool, float, float]
+    basis: Array
+    cells: Array
+    number: npt.NDArray[np.int64]
+
+
 def orient(
-    basis: Array, cells: Array, amplitude: Array, crystal: Crystal, reference: Array | None = None
-) -> tuple[Array, Array]:
+    basis: Array,
+    cells: Array,
+    amplitude: Array,
+    crystal: Crystal,
+    reference: Array | None = None,
+    brightest: str | None = None,
+) -> tuple[Orientation, float]:
     """Turn basis and coordinates so that every set of columns lies on its own sublattice.
 
     Among the rotations of the lattice onto itself and the shifts that put a set of columns on a sublattice: those
-    that give most atoms a site, of these the one whose intensities are in the expected ratio, of these the one
-    turned least against the crystal's own orientation. Where there is a `reference` basis (the previous frame's),
-    only the one turned least against that.
+    that give most atoms a site, of these the one whose intensities are in the expected ratio (or of which the
+    sublattice `brightest` is the brightest), of these the one turned least against the crystal's own orientation.
+    Where there is a `reference` basis (the previous frame's), only the one turned least against that.
+
+    Returns
+    -------
+    Orientation
+    odds : float
+        How much likelier these intensities are than with the sublattices exchanged.
     """
     standard = crystal.vectors_nm if reference is None else reference
-    expected = np.log([cross_section_A2(s.column, Microscope()) for s in crystal.sublattices])
+    names = [s.name for s in crystal.sublattices]
     sets = np.unique(np.mod(cells.round(4), 1), axis=0)
-    choices = []
+    ways = []
     for turn in _rotations(crystal):
         turned, coordinates = turn @ basis, cells @ np.linalg.inv(turn)
         phases = np.unique(np.mod((sets @ np.linalg.inv(turn)).round(4), 1), axis=0)
         shifts = np.unique(np.mod((crystal.fractions[:, None] - phases).reshape(-1, 2).round(4), 1), axis=0)
+        away = round(float(np.linalg.norm(turned - standard)), 9)
         for shift in shifts:
             number = _sublattice_of(coordinates + shift, crystal)
-            medians = [np.median(amplitude[number == n]) if (number == n).any() else 0 for n in range(len(expected))]
-            contrast = np.log(np.maximum(medians, 0.2 * max(*medians, 1e-12))) - expected
-            misfit = round(float(np.var(contrast)), 6) if np.isfinite(contrast).all() else 0.0
-            away = round(float(np.linalg.norm(turned - standard)), 9)
-            choices.append((int((number >= 0).sum()), misfit, away, turned, coordinates + shift))
-    most = max(choice[0] for choice in choices)
-    likely = [c for c in choices if c[0] >= 0.95 * most]
+            medians = [np.median(amplitude[number == n]) if (number == n).any() else 0 for n in range(len(names))]
+            heights = dict(zip(names, np.maximum(medians, 0.2 * max(*medians, 1e-12)), strict=True))
+            other = brightest is not None and max(names, key=heights.__getitem__) != brightest
+            misfit = other, round(contrast_misfit(heights, crystal), 6), away
+            ways.append(Orientation(misfit, turned, coordinates + shift, number))
+    most = max(np.count_nonzero(way.number >= 0) for way in ways)
+    likely = [way for way in ways if np.count_nonzero(way.number >= 0) >= 0.95 * most]
     if reference is not None:
-        nearest = min(c[2] for c in likely)
-        likely = [c for c in likely if c[2] == nearest]
-    best = min(likely, key=lambda c: c[1:3])
-    number = _sublattice_of(best[4], crystal)
-    return best[3], np.where(number[:, None] >= 0, best[4], np.nan)
+        nearest = min(way.misfit[2] for way in likely)
+        likely = [way for way in likely if way.misfit[2] == nearest]
+    best = min(likely, key=lambda way: way.misfit)
+    kind = np.array(["+".join(s.column) for s in crystal.sublattices])
+    others = [w.misfit[1] for w in likely if (kind[w.number] != kind[best.number]).mean() > 0.5]
+    odds = float(np.exp(min((min(others, default=np.inf) - best.misfit[1]) / 2, 700.0)))
+    return best._replace(cells=np.where(best.number[:, None] >= 0, best.cells, np.nan)), odds
 
 
 def _peaks(differences: Array, spacing: float) -> Array:

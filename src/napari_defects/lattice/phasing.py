@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -99,9 +100,14 @@ class Field:
         """Sigma by which the sites of a lattice are brighter than the frame."""
         sites = host.sites_within(self.extent_nm, margin_nm=-0.05)[1]
         values = map_coordinates(self.smooth, (sites / self.pixel_nm).T, order=1)
-        middle = np.median(self.smooth)
-        spread = 1.4826 * np.median(np.abs(self.smooth - middle))
+        middle, spread = self._usual
         return float((np.median(values) - middle) / spread * np.sqrt(len(values))) if len(values) else 0.0
+
+    @cached_property
+    def _usual(self) -> tuple[float, float]:
+        """Middle of the pixels, and their scatter (1 sigma)."""
+        middle = float(np.median(self.smooth))
+        return middle, 1.4826 * float(np.median(np.abs(self.smooth - middle)))
 
 
 def find_host(

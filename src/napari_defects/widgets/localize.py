@@ -23,7 +23,7 @@ class Localize(Panel):
     title = "Localize"
     help = "Measures every atomic column and finds its place in the lattice. Candidates follow the threshold at once."
     inputs: ClassVar = {"image": IMAGE, "crystal": CRYSTAL, "maps": MAPS}
-    steps = ("atoms.locate", "lattice.assign_sites")
+    steps = ("atoms.locate", "lattice.fit_lattice", "lattice.assign_sites")
     main = ("threshold", "column_sigma_nm", "min_separation_nm", "max_offset_nm")
     hide = ("maps",)
     follow = "Classify"
@@ -35,6 +35,7 @@ class Localize(Panel):
         crystal: str,
         maps: Source | None,
         locate: dict[str, Any],
+        fit_lattice: dict[str, Any],
         assign_sites: dict[str, Any],
     ) -> Made:
         """Locate, fit the lattice, assign the sites."""
@@ -43,7 +44,7 @@ class Localize(Panel):
         from napari_defects.atoms import locate as find
 
         atoms = find(image.value, maps=maps.value if maps else None, progress=progress, **locate)
-        made = {"step": "Localize", "locate": locate, "assign_sites": assign_sites}
+        made = {"step": "Localize", "locate": locate, "fit_lattice": fit_lattice, "assign_sites": assign_sites}
         known: dict[str, Any] = {
             "image": image.image,
             "crystal": crystal,
@@ -53,7 +54,7 @@ class Localize(Panel):
         name, movie = f"atoms · {image.image}", image.value.is_movie
         sites: Any
         try:
-            lattice = lattices.fit_lattice(atoms, crystal)
+            lattice = lattices.fit_lattice(atoms, crystal, **fit_lattice)
             sites, doubt = lattices.assign_sites(atoms, lattice, **assign_sites), ""
         except ValueError as error:
             lattice, sites, doubt = None, atoms, f"No lattice: {error}"
