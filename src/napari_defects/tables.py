@@ -173,4 +173,4 @@ def empty(kind: str) -> pd.DataFrame:
 
 def positions_nm(table: pd.DataFrame) -> np.ndarray:
     """Measured positions (y, x) in nm, shape (row, 2)."""
-    return table[["y_nm", "x_nm"]].to_numpy(float)
+    return np.column_stack([table[name].to_numpy(float) for name in ("y_nm", "x_nm")])

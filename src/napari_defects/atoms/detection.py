@@ -111,7 +111,8 @@ def bright(columns: Columns) -> Array:
     """Return the amplitude of the brighter columns around each column."""
     k = min(25, len(columns.yx))
     _, near = cKDTree(columns.isotropic).query(columns.isotropic, k=k)
-    return np.asarray(np.percentile(columns.amplitude[near.reshape(-1, k)], 75, axis=1))
+    brighter = round(0.75 * (k - 1))
+    return np.asarray(np.partition(columns.amplitude[near.reshape(-1, k)], brighter, axis=1)[:, brighter])
 
 
 def pruned(columns: Columns, apart: float) -> Columns:

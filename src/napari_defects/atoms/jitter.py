@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.ndimage import gaussian_filter1d
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
@@ -25,6 +24,7 @@ from napari_defects.gaussian.windows import Array, Image
 _REACH = 4.0
 _SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns
 _LINES = 64  # taken at a time
+_FEW = 500  # columns that need no sparse matrices
 _AROUND = 10.0  # widths from a line beyond which columns do not feel it, even by way of their neighbours
 _DRIFT = 12  # half waves in a frame up to which the scan's displacement is drift, not jitter
 _ALIKE = 6  # periods of the pattern along which columns are compared
@@ -87,8 +87,8 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     index = (shared[column, line], (column, p.y[column] + line))
     crossed = sparse.coo_array(index, shape=(len(columns.yx), n_lines)).tocsr()
     moved = _moved(_stiffness(pixels, columns, 1 / model), crossed, columns)
-    absorbed = (crossed.T @ moved).toarray()
-    fast = np.eye(n_lines) - gaussian_filter1d(np.eye(n_lines), _SLOW * float(np.median(columns.sigma)), axis=0)
+    absorbed = _dense(crossed.T @ moved)
+    fast = np.eye(n_lines) - _slow(n_lines, _SLOW * columns.width)
     score = fast.T @ (score - own @ moved)
     information = fast.T @ (np.diag(np.sum(slope**2 / model, axis=1, dtype=np.float64)) - absorbed) @ fast
     strength = float((score @ score - np.trace(information)) / np.sum(information**2))
@@ -101,14 +101,14 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     return Jitter(left @ (score + further), float(np.sqrt(strength)), error)
 
 
-def _along_pattern(columns: Columns, shape: tuple[int, ...], moved: sparse.csr_array) -> tuple[Array, Array]:
+def _along_pattern(columns: Columns, shape: tuple[int, ...], moved: sparse.csr_array | Array) -> tuple[Array, Array]:
     """Information about the offsets of lines, (line, line) and (line,), from the columns that they move as a whole."""
     beside, own = _beside(columns, shape)
     bins = max(1, int(0.5 * columns.width))  # lines that do the same to a column as a whole
     alike = np.arange(shape[0]) // bins
     together = sparse.csr_array((np.full(shape[0], 1 / bins), (np.arange(shape[0]), alike)))
     felt = beside @ (moved @ together)
-    information, score = (felt.T @ felt).toarray()[np.ix_(alike, alike)], (own @ felt)[alike]
+    information, score = _dense(felt.T @ felt)[np.ix_(alike, alike)], (own @ felt)[alike]
     half_waves = np.outer(np.arange(shape[0]) + 0.5, np.arange(_DRIFT + 1)) * (np.pi / shape[0])
     drift = np.cos(half_waves)  # may be anything
     blurred = information @ drift
@@ -159,8 +159,28 @@ def _stiffness(pixels: Pixels, columns: Columns, weight: Array | Image) -> spars
     return sparse.csr_array((values, near.other, near.pointer), shape=(len(own), len(own)))
 
 
-def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Columns) -> sparse.csr_array:
-    """How far each line takes the columns along, shape (column, line): some lines at a time, with the columns near."""
+def _slow(n: int, width: float) -> Array:
+    """Matrix of a Gaussian average along n lines, mirrored at the ends."""
+    reach = int(4 * width + 0.5)
+    offset = np.arange(-reach, reach + 1)
+    bell = np.exp(-0.5 * (offset / width) ** 2)
+    line = (np.arange(n)[:, None] + offset) % (2 * n)
+    place = np.arange(n)[:, None] * n + np.minimum(line, 2 * n - 1 - line)
+    share = np.broadcast_to(bell / bell.sum(), place.shape)
+    return np.asarray(np.bincount(place.ravel(), share.ravel(), minlength=n * n).reshape(n, n))
+
+
+def _dense(matrix: Array | sparse.csr_array) -> Array:
+    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
+
+
+def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Columns) -> sparse.csr_array | Array:
+    """How far each line takes the columns along, shape (column, line): some lines at a time, with the columns near.
+
+    Of few columns all at once.
+    """
+    if len(columns.yx) <= _FEW:
+        return np.linalg.solve(stiffness.toarray(), crossed.toarray())
     y, around, parts = columns.yx[:, 0], _AROUND * float(columns.sigma.max()), []
     for first in range(0, crossed.shape[1], _LINES):
         some = crossed[:, first : first + _LINES]
@@ -172,8 +192,10 @@ def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Colu
     return sparse.hstack(parts, format="csr")
 
 
-def _quadratic(moved: sparse.csr_array, left: Array) -> Array:
+def _quadratic(moved: sparse.csr_array | Array, left: Array) -> Array:
     """Diagonal of moved left moved', shape (column,): some columns at a time, with the lines near."""
+    if not sparse.issparse(moved):
+        return np.asarray(np.sum((moved @ left) * moved, axis=1))
     result = np.zeros(moved.shape[0])
     order = np.argsort(np.add.reduceat(moved.indices, moved.indptr[:-1]) / np.diff(moved.indptr))
     for some in np.array_split(order, max(1, len(order) // 500)):

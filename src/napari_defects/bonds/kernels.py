@@ -12,7 +12,7 @@ Index = npt.NDArray[np.int64]
 _REACH = 5.0  # standard deviations
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def normal_equations(
     place: Array, data: Array, weight: Array, plane: Array, yx: Array, tall: Array, width: Array, owner: Index,
     level: Array, normal: Array, force: Array,
@@ -41,7 +41,8 @@ def normal_equations(
     for p in range(len(place)):
         n, value, widen = 0, 0.0, 0.0
         for b in range(bumps):
-            dy, dx = (place[p, 0] - yx[owner[b], 0]) / width[b], (place[p, 1] - yx[owner[b], 1]) / width[b]
+            k, narrow = owner[b], 1 / width[b]
+            dy, dx = (place[p, 0] - yx[k, 0]) * narrow, (place[p, 1] - yx[k, 1]) * narrow
             far = dy * dy + dx * dx
             if far > _REACH**2:
                 continue
@@ -49,8 +50,8 @@ def normal_equations(
             value += tall[b] * bump
             widen += tall[b] * bump * far
             for which, derivative in (
-                (2 * owner[b], tall[b] * bump * dy / width[b]),
-                (2 * owner[b] + 1, tall[b] * bump * dx / width[b]),
+                (2 * k, tall[b] * bump * dy * narrow),
+                (2 * k + 1, tall[b] * bump * dx * narrow),
                 (2 * atoms + b, bump),
             ):
                 index[n], slope[n] = which, derivative
@@ -63,9 +64,13 @@ def normal_equations(
             n += 1
         rest = data[p] - value
         chi2 += weight[p] * rest * rest
-        for a in range(n):
-            share = weight[p] * slope[a]
+        for a in range(n):  # half of it: what is missing is the same turned about
+            share, row = weight[p] * slope[a], normal[index[a]]
             force[index[a]] += share * rest
-            for b in range(n):
-                normal[index[a], index[b]] += share * slope[b]
+            row[index[a]] += 0.5 * share * slope[a]
+            for b in range(a + 1, n):
+                row[index[b]] += share * slope[b]
+    for a in range(len(force)):
+        for b in range(a + 1):
+            normal[a, b] = normal[b, a] = normal[a, b] + normal[b, a]
     return chi2

@@ -100,7 +100,7 @@ class Columns:
         """Positions in pixels along y, whatever the aspect."""
         return self.yx * (1.0, self.aspect)
 
-    @property
+    @cached_property
     def width(self) -> float:
         """Usual width, in pixels along y."""
         return float(np.median(self.sigma))

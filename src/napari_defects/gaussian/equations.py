@@ -52,6 +52,6 @@ class NormalEquations:
         inverse, unit = np.empty((len(extra), self.size, self.size)), (0,) * self.size
         spread(solvers.invert, len(extra), self.blocks, near.pointer, extra, unit, inverse)
         own = solvers.Own(self.blocks, near.other, near.pointer, extra, inverse, self.side, self.place)
-        common = self.shared.common(float(np.median(damping)))
+        common = self.shared.common(float(np.partition(damping, len(damping) // 2)[len(damping) // 2]))
         exact = _EXACT if self.size == 3 else _EXACT_FREE
         return np.asarray(solvers.solve(own, common, unit, score, exact, _MOST))

@@ -109,7 +109,7 @@ def _iterate(
             break
         gain = (deviance - lower) / (3 * len(columns.yx))
         deviance, pull, damping = lower, trial_pull, np.maximum(np.where(damping > 0.01, 0.3 * damping, 0.0), least)
-        moves = np.quantile(equations.squared(step).max(axis=1)[settled], 0.98)
+        moves = _share(equations.squared(step).max(axis=1)[settled], 0.98)
         if min(gain, moves) * min(1, gain / before) < tolerance:  # what the next step would bring
             columns = trial
             break
@@ -124,7 +124,13 @@ def _changed(before: Columns, after: Columns) -> float:
     """How far a step went for nearly all columns, relative to amplitudes and widths: information changes as much."""
     moved = np.abs(after.yx - before.yx).max(axis=1) / before.sigma
     steps = moved, np.abs(after.amplitude / before.amplitude - 1), 2 * np.abs(after.sigma / before.sigma - 1)
-    return float(np.percentile(np.max(steps, axis=0), 90))
+    return _share(np.max(steps, axis=0), 0.9)
+
+
+def _share(values: Array, share: float) -> float:
+    """Value that so many of these do not exceed."""
+    k = int(share * (len(values) - 1))
+    return float(np.partition(values, k)[k])
 
 
 def _trust(columns: Columns, shape: tuple[int, ...]) -> Array:

@@ -13,7 +13,7 @@ from napari_defects.gaussian.threads import spread
 from napari_defects.gaussian.windows import Array, Image, Index, Windows
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _shrink(first: int, last: int, image: Array, binning: int, out: Array) -> None:
     for y in range(first, last):
         for x in range(out.shape[1]):
@@ -31,7 +31,7 @@ def shrink(image: Array, binning: int, dtype: type = np.float64) -> Array:
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _render(
     first: int, last: int, image: Image, w: Windows, order: Index, rows: Index, amplitude: Image, down: int, right: int
 ) -> None:
@@ -54,26 +54,28 @@ def render(image: Array | Image, w: Windows, amplitude: Array, *, down: int = 0,
     spread(_render, len(image), image, w, order, w.y[order], amplitude.astype(w.fy.dtype), down, right)
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _misfit(first: int, last: int, counts: Image, model: Image, least: float, pull: Image, part: Array) -> None:
-    one, two = np.float32(1), np.float32(2)
+    one, two, far, c3, c5 = np.float32(1), np.float32(2), np.float32(0.12), np.float32(1 / 3), np.float32(1 / 5)
+    c7, c9, c11, c13 = np.float32(1 / 7), np.float32(1 / 9), np.float32(1 / 11), np.float32(1 / 13)
     for y in range(first, last):
         own, drawn, left = counts[y], model[y], pull[y]
-        total, farthest = 0.0, np.float32(0)
+        for x in range(len(own)):
+            left[x] = own[x] / max(drawn[x], least) - one
+        total = beyond = np.float32(0)
         for x in range(len(own)):  # log(k/m) as a series in z = (k - m)/(k + m): no small differences of large numbers
             k, m = max(own[x], least), max(drawn[x], least)
             z = (k - m) / (k + m)
             q = z * z
-            series = q * (one / 3 + q * (one / 5 + q * (one / 7 + q * (one / 9 + q * (one / 11 + q * (one / 13))))))
+            series = q * (c3 + q * (c5 + q * (c7 + q * (c9 + q * (c11 + q * c13)))))
             total += z * (k - m) + two * k * z * series + (k - own[x]) * (one - two * z * (one + series))
-            farthest = max(farthest, q)
-            left[x] = own[x] / m - one
-        if farthest > 0.12:  # an error of 1e-8
-            total = 0.0
+            beyond += max(q - far, np.float32(0))
+        part[y] = total
+        if beyond > 0:  # an error of 1e-8
+            part[y] = 0.0
             for x in range(len(own)):
                 m = max(drawn[x], least)
-                total += m - own[x] + own[x] * np.log(max(own[x], least) / m)
-        part[y] = total
+                part[y] += m - own[x] + own[x] * np.log(max(own[x], least) / m)
 
 
 def misfit(counts: Image, model: Image, floor: float) -> tuple[float, Image]:
@@ -83,7 +85,7 @@ def misfit(counts: Image, model: Image, floor: float) -> tuple[float, Image]:
     return 2 * float(part.sum()), pull
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _project(first: int, last: int, image: Image, w: Windows, amplitude: Array, out: Array) -> None:
     width = w.fx.shape[3]
     for k in range(first, last):
@@ -112,7 +114,7 @@ def project(image: Array | Image, w: Windows, amplitude: Array) -> Array:
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _products(
     first: int, last: int, weight: Image, pairs: Index, slot: Index, w: Windows, amplitude: Array,
     unit: tuple[int, ...], out: Image,
@@ -186,7 +188,7 @@ def products(weight: Array | Image, pairs: Index, slot: Index, w: Windows, ampli
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _overlaps(
     first: int, last: int, weight: Image, hat_y: Image, hat_x: Image, node: Index, w: Windows, amplitude: Array,
     unit: tuple[int, ...], out: Array,
@@ -235,7 +237,7 @@ def overlaps(weight: Image, hat_y: Image, hat_x: Image, node: Index, w: Windows,
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _lines(first: int, last: int, image: Image, w: Windows, right: int, out: Array) -> None:
     width = w.fx.shape[3]
     for k in range(first, last):

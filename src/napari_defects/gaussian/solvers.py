@@ -48,7 +48,7 @@ class Common(NamedTuple):
     corner: Array
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def invert(
     first: int, last: int, blocks: Image, pointer: Rows, extra: Array, unit: tuple[int, ...], out: Array
 ) -> None:
@@ -75,7 +75,7 @@ def invert(
                 out[i, c, d] = m[c, d]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")  # type: ignore[untyped-decorator]
 def _multiply(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Array) -> None:
     """Information times a vector of all unknowns."""
     size, n = len(unit), len(own.extra)
@@ -110,7 +110,7 @@ def _multiply(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Ar
                 to[few + k + d] += common.band[m, k] * tail[few + k]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")  # type: ignore[untyped-decorator]
 def _alone(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Array) -> None:
     """Solve for every column by itself, and exactly for what all share."""
     size, n = len(unit), len(own.extra)
@@ -148,7 +148,7 @@ def _alone(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Array
             many[k] -= common.reach[k, g] * to[g]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def solve(own: Own, common: Common, unit: tuple[int, ...], right: Array, tolerance: float, most: int) -> Array:
     """Conjugate gradients, to a relative tolerance in the norm of the preconditioner, which `_alone` is."""
     solution, residual, turned, product = np.zeros_like(right), right.copy(), np.empty_like(right), np.empty_like(right)
@@ -173,7 +173,7 @@ def solve(own: Own, common: Common, unit: tuple[int, ...], right: Array, toleran
     return solution
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")  # type: ignore[untyped-decorator]
 def covariances(
     first: int, last: int, blocks: Image, other: Rows, pointer: Rows, rings: Index, unit: tuple[int, ...], out: Array
 ) -> None:  # fmt: skip
@@ -219,7 +219,7 @@ def covariances(
             _inverse(m[n - size :, n - size :, k - begin], least[n - size :, k - begin], unit, out[k])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _inverse(matrix: Array, least: Array, unit: tuple[int, ...], out: Array) -> None:
     """Inverse of a positive definite matrix, of which only the lower triangle is looked at; NaN where it is not."""
     size = len(unit)

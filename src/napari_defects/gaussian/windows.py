@@ -34,7 +34,7 @@ class Windows(NamedTuple):
     fx: Image
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _tabulate(
     first: int, last: int, center: Array, sigma: Array, scale: float, reach: float, n: int, binning: int,
     terms: Array, step: float, start: Index, count: Index, out: Image,
