@@ -179,8 +179,9 @@ def scaling(given: argparse.Namespace, work: Path) -> None:
                 flush=True,
             )
     each = {workers: (large - small) / (many - few) for workers, (small, large) in seconds.items()}
-    print(f"{each[1]:.2f} s an image and {seconds[1][0] - few * each[1]:.1f} s to start; two workers {each[1] / each[2]:.2f} "
-          f"times one (asked 1.8), {seconds[1][1] / seconds[2][1]:.2f} times with the start of so short a run")  # fmt: skip
+    start_s, gain = seconds[1][0] - few * each[1], each[1] / each[2]
+    print(f"{each[1]:.2f} s an image, {start_s:.1f} s to start; two workers {gain:.2f} times one (asked 1.8), "
+          f"{seconds[1][1] / seconds[2][1]:.2f} times with the start of so short a run")  # fmt: skip
 
 
 def watched(given: argparse.Namespace, work: Path) -> None:
