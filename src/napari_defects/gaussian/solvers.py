@@ -20,7 +20,7 @@ class Own(NamedTuple):
     """What columns know of each other, (entry, size, size) as rows of a sparse matrix, and of what all share.
 
     `extra` (column, size) adds to the diagonal, `inverse` (column, size, size) solves for a column by itself. `side`
-    (column, m, size) is what a column knows of m of the shared unknowns, which are `place` (column, m).
+    (column, size, m) is what a column knows of m of the shared unknowns, which are `place` (column, m).
     """
 
     blocks: Image
@@ -80,16 +80,20 @@ def _multiply(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Ar
     """Information times a vector of all unknowns."""
     size, n = len(unit), len(own.extra)
     few, tail, to = len(common.widths), v[size * n :], out[size * n :]
+    felt = np.empty(own.place.shape[1])
     to[:] = 0.0
     for i in range(n):
-        for a in range(size):
-            out[size * i + a] = own.extra[i, a] * v[size * i + a]
-        for m in range(own.place.shape[1]):
+        for m in range(len(felt)):
             k, total = own.place[i, m], 0.0
             for a in range(size):
-                out[size * i + a] += own.side[i, m, a] * tail[k]
-                total += own.side[i, m, a] * v[size * i + a]
+                total += own.side[i, a, m] * v[size * i + a]
+            felt[m] = tail[k]
             to[k] += total
+        for a in range(size):
+            total = own.extra[i, a] * v[size * i + a]
+            for m in range(len(felt)):
+                total += own.side[i, a, m] * felt[m]
+            out[size * i + a] = total
         for e in range(own.pointer[i], own.pointer[i + 1]):
             j = size * own.other[e]
             for a in range(size):
