@@ -154,18 +154,26 @@ def _alone(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Array
             many[k] -= common.reach[k, g] * to[g]
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")  # type: ignore[untyped-decorator]
+def _dot(one: Array, two: Array) -> float:
+    total = 0.0
+    for k in range(len(one)):
+        total += one[k] * two[k]
+    return total
+
+
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def solve(own: Own, common: Common, unit: tuple[int, ...], right: Array, tolerance: float, most: int) -> Array:
     """Conjugate gradients, to a relative tolerance in the norm of the preconditioner, which `_alone` is."""
     solution, residual, turned, product = np.zeros_like(right), right.copy(), np.empty_like(right), np.empty_like(right)
     _alone(own, common, unit, residual, turned)
-    direction, energy = turned.copy(), np.dot(residual, turned)
+    direction, energy = turned.copy(), _dot(residual, turned)
     goal = tolerance**2 * energy
     for _ in range(most):
         if not energy > goal:
             break
         _multiply(own, common, unit, direction, product)
-        curvature = np.dot(direction, product)
+        curvature = _dot(direction, product)
         if not curvature > 0:
             break
         length = energy / curvature
@@ -173,7 +181,7 @@ def solve(own: Own, common: Common, unit: tuple[int, ...], right: Array, toleran
             solution[k] += length * direction[k]
             residual[k] -= length * product[k]
         _alone(own, common, unit, residual, turned)
-        before, energy = energy, np.dot(residual, turned)
+        before, energy = energy, _dot(residual, turned)
         for k in range(len(right)):
             direction[k] = turned[k] + energy / before * direction[k]
     return solution
