@@ -24,7 +24,8 @@ from napari_defects.simulation import Conditions
 
 CALM = {f.name: 0.0 for f in fields(Conditions) if isinstance(f.default, float) and f.name != "pristine"}
 NARROW = Conditions(
-    **(CALM | {"read_noise": 0.1}), defect_fraction=(0.05, 0.3), dose_e_per_A2=(5e4, 1e5), pixel_size_nm=(0.012, 0.02), energies_keV=(80.0,),
+    **(CALM | {"read_noise": 0.1}), defect_fraction=(0.05, 0.3),
+    dose_e_per_A2=(5e4, 1e5), pixel_size_nm=(0.012, 0.02), energies_keV=(80.0,),
     convergence_mrad=(27.0, 27.01), detector_inner_mrad=(70.0, 70.1), detector_outer_mrad=(278.0, 278.1),
     source_fwhm_nm=(0.06, 0.061), focal_spread_nm=(0.0, 0.01), source_tail=(0.0, 0.01),
 )  # fmt: skip
