@@ -59,12 +59,12 @@ class Conditions:
         Largest displacement next to a defect (either sign), and of every column (rms).
     drift, wander_pm, jitter_pm, flyback_pm, current_variation : float
         Largest drift over the frame relative to its height, and largest values of the `Scan` fields.
-    contamination, patch, gradient : float
+    contamination, patch, gradient, speckle : float
         Largest values of the `Surface` fields.
     dirty, patched, sloped, holed, edged, grained, spiked : float
         Share of images with each.
-    read_noise : float
-        Largest electronic noise relative to the shot noise at the brightest host column.
+    read_noise, flicker : float
+        Largest electronic noise, and its slow part, relative to the shot noise at the brightest host column.
     afterglow, pulse_spread : float
         Largest values of the `Detector` fields.
     """
@@ -105,6 +105,7 @@ class Conditions:
     contamination: float = 2.0
     patch: float = 2.5
     gradient: float = 1.0
+    speckle: float = 0.2
     dirty: float = 0.7
     patched: float = 0.25
     sloped: float = 0.2
@@ -113,6 +114,7 @@ class Conditions:
     grained: float = 0.05
     spiked: float = 0.1
     read_noise: float = 0.7
+    flicker: float = 0.4
     afterglow: float = 0.25
     pulse_spread: float = 0.4
 
@@ -200,6 +202,7 @@ def draw_surface(c: Conditions, shape: tuple[int, int], pixel: float, rng: np.ra
         hole_radius_nm=float(rng.uniform(0.25, 1.5)),
         edge=bool(rng.random() < c.edged),
         grain_deg=float(rng.uniform(5, 55)) if rng.random() < c.grained else 0.0,
+        speckle=float(rng.uniform(0, c.speckle)) if rng.random() < c.dirty else 0.0,
     )
 
 
@@ -289,4 +292,6 @@ def draw_detector(c: Conditions, crystal: Crystal, microscope: Microscope, elect
         pulse_spread=float(rng.uniform(0, c.pulse_spread)),
         afterglow=float(rng.uniform(0, c.afterglow)),
         hot_pixels=float(rng.uniform(0, 2e-3)) if rng.random() < c.spiked else 0.0,
+        flicker_e=float(rng.uniform(0, c.flicker) * np.sqrt(peak_e)),
+        flicker_memory=float(rng.uniform(0, 0.9)),
     )
