@@ -123,7 +123,7 @@ def find(n: int = 10) -> None:
 def calibration(n: int = 20) -> None:
     """Print accuracy and honesty of the probabilities on simulated images of unseen seeds, by dose."""
     from napari_defects.cells.detection import calibrated
-    from napari_defects.cells.training import logits_of
+    from napari_defects.cells.training import logits_of, tempered
     from napari_defects.cells.validation import calibration_error
 
     for row in list_models("cells"):
@@ -131,7 +131,8 @@ def calibration(n: int = 20) -> None:
         crystal = nd.get_crystal(model.crystal)
         px_per_a = crystal.a_nm / model.pixel_size_nm
         test = simulated(crystal, model.network.architecture, px_per_a=px_per_a, n_images=n, seed=FIRST_SEED)
-        probability = calibrated(logits_of(model.network, test.pictures), np.array(model.card["shares"]), rounds=1)
+        logits = tempered(logits_of(model.network, test.pictures), test.noises, model.card)
+        probability = calibrated(logits, np.array(model.card["shares"]), rounds=1)
         print(f"\n{row['name']}: {len(test.kinds)} simulated cells")
         print(f"{'dose e/A^2':>20}{'accuracy':>10}{'p > 0.9':>10}{'right there':>12}{'calibration error':>19}")
         for low, high in ((3e3, 1e4), (1e4, 5e4), (5e4, 5e5)):

@@ -163,20 +163,25 @@ def rare(given: argparse.Namespace, work: Path) -> None:
 
 
 def scaling(given: argparse.Namespace, work: Path) -> None:
-    """Few and many images on one worker, many on two: the cost of an image, of starting, and the gain."""
-    few, many = max(given.scaling // 4, 1), given.scaling
+    """Few and many images on one worker and on two: the cost of an image, of starting, and the gain."""
+    few, many = max(given.scaling // 4, 2), given.scaling
     make(work / "images", many, 0, False, given.workers)
     images = sorted((work / "images").glob("*.tif"))
-    seconds = {}
-    for n, workers in ((few, 1), (many, 1), (many, 2)):
-        start = time.perf_counter()
-        run_batch(images[:n], work / f"{n}by{workers}", PLAIN, workers=workers, averages=False, report=False)
-        seconds[n, workers] = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-        print(f"{n} images, {workers} worker(s): {seconds[n, workers]:.1f} s, peak {peak:.2f} GiB a worker", flush=True)
-    each = (seconds[many, 1] - seconds[few, 1]) / (many - few)
-    print(f"{each:.2f} s an image and {seconds[few, 1] - few * each:.1f} s to start; "
-          f"two workers {seconds[many, 1] / seconds[many, 2]:.2f} times one (asked 1.8)")  # fmt: skip
+    seconds: dict[int, list[float]] = {}
+    for workers in (1, 2):
+        for n in (few, many):
+            start = time.perf_counter()
+            run_batch(images[:n], work / f"{n}by{workers}", PLAIN, workers=workers, averages=False, report=False)
+            seconds.setdefault(workers, []).append(time.perf_counter() - start)
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+            print(
+                f"{n} images, {workers} worker(s): {seconds[workers][-1]:.1f} s, peak {peak:.2f} GiB a worker",
+                flush=True,
+            )
+    each = {workers: (large - small) / (many - few) for workers, (small, large) in seconds.items()}
+    start_s, gain = seconds[1][0] - few * each[1], each[1] / each[2]
+    print(f"{each[1]:.2f} s an image, {start_s:.1f} s to start; two workers {gain:.2f} times one (asked 1.8), "
+          f"{seconds[1][1] / seconds[2][1]:.2f} times with the start of so short a run")  # fmt: skip
 
 
 def watched(given: argparse.Namespace, work: Path) -> None:

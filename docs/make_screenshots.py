@@ -18,6 +18,9 @@ import napari
 import numpy as np
 from napari.qt import get_qapp
 from PIL import Image
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QAbstractButton, QMenu
 
 from napari_defects.io import write_micrograph
 from napari_defects.simulation import Scan, simulate
@@ -35,6 +38,8 @@ class Afternoon:
         folder.mkdir(parents=True, exist_ok=True)
         self.viewer = napari.Viewer(show=True) if viewer is None else viewer
         self.viewer.window._qt_window.resize(*SIZE)
+        self.viewer.theme = "dark"
+        self.clicks: list[str] = []
         self.wait(0.5)
 
     def wait(self, seconds: float) -> None:
@@ -54,8 +59,27 @@ class Afternoon:
         picture.save(path, optimize=True)
         log.info("%s", path)
 
+    def drop(self, path: Path) -> None:
+        """Drop a file on the window."""
+        self.clicks.append(f"drop {path.name}")
+        self.viewer.open(str(path), plugin="napari-defects")
+
+    def click(self, button: QAbstractButton) -> None:
+        """Click a button with the mouse; it must be on show and enabled."""
+        if not (button.isVisible() and button.isEnabled()):
+            raise LookupError(f"{button.text()!r} cannot be clicked")
+        self.clicks.append(button.text())
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def choose(self, menu: QMenu, word: str) -> None:
+        """Click an entry of a menu that is open."""
+        action = next(a for a in menu.actions() if a.text().startswith(word) and a.isEnabled())
+        self.clicks.append(action.text())
+        action.trigger()
+
     def click_menu(self, *words: str) -> None:
-        """Click through the menus of the window, as in ``("Plugins", "napari-defects", "Analyze")``."""
+        """Click through the menus of the window, as in ``("Plugins", "napari-defects", "Analyze")``; one choice."""
+        self.clicks.append(" → ".join(words))
         actions = self.viewer.window._qt_window.menuBar().actions()
         for word in words:
             found = [a for a in actions if a.text().replace("&", "").startswith(word)]
@@ -82,6 +106,10 @@ class Afternoon:
     def run(self, widget: Any) -> None:
         """Click Run, and wait until it is done."""
         widget.run()
+        self.until_done(widget)
+
+    def until_done(self, widget: Any) -> None:
+        """Wait until the work of a widget is done."""
         while widget.job is not None and widget.job.running:
             self.wait(0.05)
         self.wait(0.3)
@@ -115,12 +143,7 @@ def scan(path: Path, field_of_view_nm: float = 12.0, seed: int = 1) -> Path:
 def play(day: Afternoon, path: Path, out: Path, **parameters: Any) -> None:
     """Play the afternoon: a file, Analyze, three corrections by hand, counts, an average, its strain, what goes out."""
     viewer, name = day.viewer, path.stem
-    viewer.open(str(path), plugin="napari-defects")
-    day.click_menu("Plugins", "napari-defects", "Analyze")
-    analyze = viewer.window.dock_widgets["Analyze (napari-defects)"]
-    analyze.fill({"crystal": "WSe2", **parameters})
-    day.take("raw")
-    day.run(analyze)
+    analyze = to_tables(day, path, out / "at once", **parameters)
     day.only("defects")
     day.overview()
     day.take("analyze")
@@ -166,6 +189,23 @@ def play(day: Afternoon, path: Path, out: Path, **parameters: Any) -> None:
     day.only("average", "strain · average", "displacement · average")
     day.take("strain")
     viewer.screenshot(str(out / "strain.png"), canvas_only=True, flash=False)
+
+
+def to_tables(day: Afternoon, path: Path, out: Path, **parameters: Any) -> Any:
+    """Go from a file to its tables on disk by the fewest clicks, which the afternoon counts; return Analyze."""
+    day.drop(path)
+    day.click_menu("Plugins", "napari-defects", "Analyze")
+    analyze = day.viewer.window.dock_widgets["Analyze (napari-defects)"]
+    analyze.fill({"crystal": "WSe2", **parameters})
+    day.take("raw")
+    day.click(analyze.run_button)
+    day.until_done(analyze)
+    export = analyze.export_button
+    day.wait(0.2)
+    export.folder = lambda: day.clicks.append("the dialog's Choose") or str(out)
+    day.clicks.append(export.text())  # its menu would wait for the mouse
+    day.choose(export.menu(), "All tables as csv")
+    return analyze
 
 
 def steps(day: Afternoon) -> None:

@@ -149,9 +149,8 @@ def test_labelled_cells_join_the_training(mote2: Any, tmp_path: Path, monkeypatc
     import pandas as pd
 
     Collection(tmp_path / "mine").add(pictures, pd.DataFrame({"species": ["perfect", "V_Te"], **place}))
-    small = replace(ENDINGS["cells"], images=2, fitting=Fitting(3, 8))
+    small = replace(ENDINGS["cells"], images=2, held_back=2, fitting=Fitting(3, 8))
     monkeypatch.setitem(ENDINGS, "cells", small)
-    monkeypatch.setattr("napari_defects.cells.recipes._HELD_BACK", 2)
     train_cells("mote2-cells", out=tmp_path / "model", labels=tmp_path / "mine")
     model = load_model(tmp_path / "model.safetensors")
     assert model.task == "cells"
@@ -159,3 +158,22 @@ def test_labelled_cells_join_the_training(mote2: Any, tmp_path: Path, monkeypatc
     assert "V_Te+V_Mo" in (tmp_path / "model.md").read_text()
     with pytest.raises(ValueError, match="no labelled cells of WSe2"):
         Collection(tmp_path / "mine").examples("WSe2", small.architecture, 14)
+
+
+def test_the_network_of_the_paper_trains_from_its_recipe_and_resumes(tmp_path: Path, monkeypatch: Any) -> None:
+    from dataclasses import replace
+
+    recipe: Any = ENDINGS["cells-paper"]
+    assert recipe.architecture == {"kind": "resnet18", "channels": 64, "inputs": 2, "side_px": 224}
+    assert recipe.fitting.steps * recipe.fitting.batch == 20 * 4800
+    few = replace(recipe, images=1, held_back=1, fitting=replace(recipe.fitting, steps=2, batch=1))
+    monkeypatch.setitem(ENDINGS, "cells-paper", few)
+    monkeypatch.setattr("napari_defects.cells.examples.MOST_OF_AN_IMAGE", 2)
+    state, out = tmp_path / "state", tmp_path / "paper"
+    with pytest.raises(RuntimeError):
+        train_cells("mote2-cells-paper", out=out, checkpoint=state, progress=_fail)
+    steps: list[int] = []
+    model = train_cells("mote2-cells-paper", out=out, checkpoint=state, progress=lambda done, _: steps.append(done))
+    assert steps == [2], "the first step was not taken again"
+    assert sum(t.numel() for t in model.network.weights().values()) == pytest.approx(11.2e6, rel=0.01)
+    assert load_model(out.with_suffix(".safetensors")).task == "cells"

@@ -43,6 +43,9 @@ def test_from_the_menu_to_a_table_and_a_figure(
     out = tmp_path / "out"
     screenshots.play(day, path, out, average={"radius_nm": 0.6}, model="auto")
 
+    fewest = ["drop scan.tif", "Plugins → napari-defects → Analyze", "Run"]
+    assert day.clicks == [*fewest, "Export all", "All tables as csv…", "the dialog's Choose"]
+    assert {p.stem for p in (out / "at once").glob("*.csv")} == {"atoms", "sites", "defects", "strain", "counts"}
     assert not [str(n.message) for n in notifications if n.severity >= "warning"]
     tables = {p.stem: nd.read_table(p) for p in (out / "tables").glob("*.csv")}
     assert set(tables) == {"atoms", "sites", "defects", "strain", "counts"}

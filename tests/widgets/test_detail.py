@@ -72,7 +72,7 @@ def test_colours_come_back_from_where_they_are_packed() -> None:
 
 def test_without_a_window_there_is_nothing_to_do() -> None:
     viewer = ViewerModel()
-    assert _detail.attach(viewer, viewer.add_points(np.zeros((3, 2)))) is None
+    assert _detail.attach(viewer.add_points(np.zeros((3, 2)))) is None
 
 
 def sites(n: int, side_nm: float) -> pd.DataFrame:
@@ -103,7 +103,7 @@ def test_far_away_a_picture_near_by_markers_and_always_the_whole_table(
     viewer.reset_view()
     plain = seen(viewer, qtbot)
 
-    detail = _detail.attach(viewer, layer, most=500)
+    detail = _detail.attach(layer, most=500)
     assert detail is not None
     picture = seen(viewer, qtbot)
     assert detail.picture.visible
@@ -147,11 +147,25 @@ def test_far_away_a_picture_near_by_markers_and_always_the_whole_table(
     assert seen(viewer, qtbot).max() < 150
 
 
-def test_software_is_known_by_its_name(make_napari_viewer: Callable[..., Any], qtbot: Any) -> None:
+def test_software_is_known_by_its_name_and_left_alone_otherwise(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vispy.gloo import gl
 
     viewer = make_napari_viewer(show=True)
     qtbot.wait(50)
-    canvas = viewer.window._qt_viewer.canvas._scene_canvas
-    software = _detail.drawn_in_software(canvas)
-    assert software == ("llvmpipe" in str(gl.glGetParameter(gl.GL_RENDERER)))
+    node = _detail.drawn_by(viewer.add_points(np.zeros((3, 2))))
+    assert node is not None, "napari draws points as this version does"
+    assert _detail.drawn_in_software(node.canvas) == ("llvmpipe" in str(gl.glGetParameter(gl.GL_RENDERER)))
+    for name, software in (("NVIDIA H200", False), ("llvmpipe (LLVM 15.0.6, 256 bits)", True)):
+        monkeypatch.setattr(gl, "glGetParameter", lambda _what, name=name: name)
+        assert (_detail.attach(viewer.add_points(np.zeros((3, 2)))) is not None) == software
+
+
+def test_a_widget_may_use_it(make_napari_viewer: Callable[..., Any], recwarn: pytest.WarningsRecorder) -> None:
+    from napari.utils._proxies import PublicOnlyProxy
+
+    viewer = make_napari_viewer(show=True)
+    layer = upsert(PublicOnlyProxy(viewer), table_layer(sites(40, 8.0), "sites", "atoms · x"))
+    assert type(_detail.drawn_by(layer).points_markers.set_data.__self__) is _detail.Detail
+    assert not [w for w in recwarn if "Private attribute" in str(w.message)]

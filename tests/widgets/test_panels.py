@@ -19,10 +19,11 @@ from napari_defects.widgets._layers import about, image_layer, map_layer, scale_
 from napari_defects.widgets._picks import remember_model
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._tables_out import export
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.average import Average
 from napari_defects.widgets.classify import Classify
-from napari_defects.widgets.count import Count, export
+from napari_defects.widgets.count import Count
 from napari_defects.widgets.localize import Localize
 from napari_defects.widgets.segment import Segment
 from napari_defects.widgets.simulate import Simulate, parse_species, usual_species

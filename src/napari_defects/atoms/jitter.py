@@ -10,6 +10,7 @@ the frame or more stays with the columns: that is drift.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -170,8 +171,8 @@ def _slow(n: int, width: float) -> Array:
     return np.asarray(np.bincount(place.ravel(), share.ravel(), minlength=n * n).reshape(n, n))
 
 
-def _dense(matrix: Array | sparse.csr_array) -> Array:
-    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
+def _dense(matrix: Any) -> Array:
+    return np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.toarray())
 
 
 def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Columns) -> sparse.csr_array | Array:
@@ -192,9 +193,9 @@ def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Colu
     return sparse.hstack(parts, format="csr")
 
 
-def _quadratic(moved: sparse.csr_array | Array, left: Array) -> Array:
+def _quadratic(moved: sparse.csr_array | Array, left: Any) -> Array:
     """Diagonal of moved left moved', shape (column,): some columns at a time, with the lines near."""
-    if not sparse.issparse(moved):
+    if isinstance(moved, np.ndarray):
         return np.asarray(np.sum((moved @ left) * moved, axis=1))
     result = np.zeros(moved.shape[0])
     order = np.argsort(np.add.reduceat(moved.indices, moved.indptr[:-1]) / np.diff(moved.indptr))

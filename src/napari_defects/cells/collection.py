@@ -169,4 +169,4 @@ def crops(
         middles = sites_nm(table).mean(1) / pixel_nm
         return sample(image, middles[:, None, None] + grid)[:, None]
 
-    return Typical.of(of(cells[some(len(cells))])).beside(of(cells.loc[wanted]), 2)
+    return Typical.of(of(cells[some(len(cells), SIDE_PX)])).beside(of(cells.loc[wanted]), 2)

@@ -228,7 +228,7 @@ def _logits(model: Model, cutter: Cutter, device: str | None, n: int, progress: 
     if not n:
         return np.zeros((0, len(model.classes)))
     network, parts = model.network.to(pick_device(device)), []
-    typical = Typical.of(cutter(some(n)))
+    typical = Typical.of(cutter(some(n, network.architecture["side_px"])))
     for start in range(0, n, _CHUNK):
         pictures = typical.beside(cutter(slice(start, start + _CHUNK)), network.architecture["inputs"])
         parts.append(logits_of(network, pictures))

@@ -131,7 +131,7 @@ def _of_one(
     image, pixel_nm, frame_px = prepared(micrograph, frame_of(cells, crystal), crystal, px_per_a)
     kinds, inputs = cells["kind"].to_numpy(), int(architecture["inputs"])
     chosen = rng.permutation(len(cells))
-    others = chosen[some(len(chosen))]
+    others = chosen[some(len(chosen), int(architecture["side_px"]))]
     bad = chosen[kinds[chosen] > 0][: 3 * MOST_OF_AN_IMAGE // 4]
     chosen = np.concatenate([bad, chosen[kinds[chosen] == 0]])[:MOST_OF_AN_IMAGE]
     n = len(chosen)

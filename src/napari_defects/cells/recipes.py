@@ -23,7 +23,6 @@ from .patches import PX_PER_A
 from .training import Fitting, fit
 from .validation import by_kind
 
-_HELD_BACK = 120
 _HAND_MADE = 10  # times that a cell labelled by hand counts for a simulated one
 
 BOX_PX_PER_A = 20
@@ -44,6 +43,8 @@ class CellRecipe:
     fitting : Fitting
     about : str
         What it is, in a few words.
+    held_back : int
+        Simulated images to calibrate and to validate on.
     """
 
     architecture: dict[str, Any]
@@ -51,6 +52,7 @@ class CellRecipe:
     images: int
     fitting: Fitting
     about: str
+    held_back: int = 120
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def _resnet(inputs: int, channels: int, side_px: int) -> dict[str, Any]:
 
 
 _PAPER = Fitting(steps=1500, batch=64)  # 20 epochs of 4800 cells
+_FEW = {"images": 44, "held_back": 11}  # 4800 and 1200 cells
 ENDINGS: dict[str, CellRecipe | BoxRecipe] = {
     "cells": CellRecipe(
         {"kind": "patches", "channels": 16, "inputs": 4, "side_px": 20}, PX_PER_A, 1200, Fitting(1800, 192, noise=0.5),
@@ -84,8 +87,12 @@ ENDINGS: dict[str, CellRecipe | BoxRecipe] = {
     "cells-whole": CellRecipe(
         _resnet(1, 16, 64), BOX_PX_PER_A, 100, Fitting(450, 96), "CNN-2 of 2DIP-Net, one channel, a quarter as wide"
     ),
-    "cells-paper": CellRecipe(_resnet(2, 64, 224), 75, 60, _PAPER, "CNN-2 as in the paper, two channels"),
-    "cells-paper-one": CellRecipe(_resnet(1, 64, 224), 75, 60, _PAPER, "CNN-2 as in the paper, one channel"),
+    "cells-paper": CellRecipe(
+        _resnet(2, 64, 224), 75, fitting=_PAPER, about="CNN-2 as in the paper, two channels", **_FEW
+    ),
+    "cells-paper-one": CellRecipe(
+        _resnet(1, 64, 224), 75, fitting=_PAPER, about="CNN-2 as in the paper, one channel", **_FEW
+    ),
     "boxes": BoxRecipe(
         {"kind": "mobilenet", "blocks": 7, "hidden": 128}, BoxFitting(), "CNN-1 of 2DIP-Net, MobileNetV2 to stride 8"
     ),
@@ -166,7 +173,7 @@ def train_cells(
         if labels is not None:
             own = Collection(labels).examples(crystal, recipe.architecture, recipe.px_per_a)
             taught = Examples.joined([taught, *[own] * _HAND_MADE])
-        held_back = simulated(crystal, recipe.architecture, n_images=_HELD_BACK, seed=2 * seed + 2, **view)
+        held_back = simulated(crystal, recipe.architecture, n_images=recipe.held_back, seed=2 * seed + 2, **view)
         classes = kinds_of(crystal)
         network, card = fit(
             recipe.architecture, len(classes), taught, held_back, options, seed=seed, device=device,

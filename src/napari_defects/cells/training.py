@@ -95,10 +95,10 @@ def fit(
     return averaged, card
 
 
-def logits_of(network: Any, pictures: npt.NDArray[Any], batch: int = 1024) -> npt.NDArray[np.float64]:
-    """Logits (cell, class) of pictures."""
+def logits_of(network: Any, pictures: npt.NDArray[Any], most_px: int = 400_000) -> npt.NDArray[np.float64]:
+    """Logits (cell, class) of pictures, so many pixels of which are looked at at a time."""
     where = next(network.parameters()).device
-    parts = []
+    batch, parts = max(1, most_px // int(np.prod(pictures.shape[2:]))), []
     with torch.inference_mode():
         for start in range(0, len(pictures), batch):
             x = torch.from_numpy(pictures[start : start + batch].astype(np.float32)).to(where)

@@ -12,8 +12,8 @@ import numpy as np
 
 from .patches import Image
 
-ENOUGH = 200
-"""Cells that tell what is typical."""
+ENOUGH, MOST_PX = 200, 2_000_000
+"""Cells that tell what is typical; fewer where their pictures have more pixels than these in all."""
 
 
 class Typical(NamedTuple):
@@ -43,6 +43,6 @@ class Typical(NamedTuple):
         return np.concatenate([pictures, np.broadcast_to(self.picture, pictures.shape)], 1)
 
 
-def some(n: int) -> slice:
+def some(n: int, side_px: int) -> slice:
     """Return which of `n` cells to look at: all, or `ENOUGH` spread over them."""
-    return slice(None, None, max(1, n // ENOUGH))
+    return slice(None, None, max(1, n // min(ENOUGH, MOST_PX // side_px**2)))

@@ -34,7 +34,7 @@ def covariance(pixels: Pixels, columns: Columns, near: Neighbors | None = None) 
     n, size = len(columns.yx), 4 if columns.free_sigma else 3
     near = near or Neighbors(columns)
     pixels = pixels.within(_REACH * columns.profile.reach)
-    blocks = pixels.blocks(columns, near, pixels.weight(columns))
+    blocks = pixels.sparse_blocks(columns, near)
     own = near.pointer[:-1][columns.outside(pixels.shape)]
     blocks[own, 1, 1] = blocks[own, 2, 2] = 1e6  # their places are taken as known
     rings = near.rings(columns.isotropic, min(_RING, n))

@@ -136,12 +136,18 @@ class Columns:
         return np.asarray(inside if inside.any() else ~inside)
 
     def windows(
-        self, shape: tuple[int, ...], binning: int = 1, reach: float | None = None, dtype: npt.DTypeLike = np.float32
+        self,
+        shape: tuple[int, ...],
+        binning: int = 1,
+        reach: float | None = None,
+        *,
+        pitch: int = 0,
+        dtype: npt.DTypeLike = np.float32,
     ) -> Windows:
         """Tables of all columns on binned pixels of that shape, out to `reach` sigma or as far as the profile goes."""
         far = min(reach or np.inf, self.profile.reach)
         scale = self.sigma, self.aspect, far, shape, binning
-        return tabulate(self.yx, *scale, self.profile.terms, self.profile.step, dtype)
+        return tabulate(self.yx, *scale, self.profile.terms, self.profile.step, pitch=pitch, dtype=dtype)
 
     def render(self, shape: tuple[int, ...], reach: float | None = None) -> Array:
         """Model image, columns drawn out to `reach` sigma or as far as the profile goes."""

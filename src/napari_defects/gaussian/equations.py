@@ -34,8 +34,10 @@ class NormalEquations:
         side, node, nodes = pixels.background_blocks(columns, weight)
         wide, widths, joint = pixels.width_blocks(columns, weight, groups)
         self.shared = Shared(widths, joint, nodes)
-        self.side = np.concatenate([wide[:, :size], side], axis=2)
-        self.place = np.concatenate([np.broadcast_to(np.arange(groups), (n, groups)), groups + node], axis=1)
+        every = np.concatenate([wide[:, :size], side], axis=2, dtype=np.float32)
+        self.side = np.ascontiguousarray(every.transpose(0, 2, 1))
+        first = np.broadcast_to(np.arange(groups), (n, groups))
+        self.place = np.concatenate([first, groups + node], axis=1, dtype=np.int32)
 
     def gather(self, own: Array, nodes: Array) -> Array:
         """Score of the unknowns from that of every column's four parameters and the nodes."""
@@ -52,6 +54,6 @@ class NormalEquations:
         inverse, unit = np.empty((len(extra), self.size, self.size)), (0,) * self.size
         spread(solvers.invert, len(extra), self.blocks, near.pointer, extra, unit, inverse)
         own = solvers.Own(self.blocks, near.other, near.pointer, extra, inverse, self.side, self.place)
-        common = self.shared.common(float(np.partition(damping, len(damping) // 2)[len(damping) // 2]))
+        common = self.shared.common(float(damping.min()))
         exact = _EXACT if self.size == 3 else _EXACT_FREE
         return np.asarray(solvers.solve(own, common, unit, score, exact, _MOST))

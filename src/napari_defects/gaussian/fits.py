@@ -93,7 +93,7 @@ def _iterate(
     coarse = coarse.within(_CORE * columns.profile.reach)
     settled = columns.deep(pixels.shape, _RIM)
     least = np.where(settled, 0.0, _CAREFUL)
-    damping, before = np.maximum(0.0 if equations else 1e-2, least), 1e-300
+    damping, before = np.maximum(0.0 if equations else 1e-2, least), np.full(2, 1e-300)
     deviance, pull = pixels.compare(columns)
     for _ in range(steps):
         equations = equations or NormalEquations(coarse, columns, near)
@@ -110,10 +110,11 @@ def _iterate(
         gain = (deviance - lower) / (3 * len(columns.yx))
         deviance, pull, damping = lower, trial_pull, np.maximum(np.where(damping > 0.01, 0.3 * damping, 0.0), least)
         moves = _share(equations.squared(step).max(axis=1)[settled], 0.98)
-        if min(gain, moves) * min(1, gain / before) < tolerance:  # what the next step would bring
+        now = np.array([gain, moves])
+        if np.min(now * np.minimum(now, before) / before) < tolerance:  # what the next step would bring
             columns = trial
             break
-        before = gain
+        before = np.maximum(now, 1e-300)
         if _changed(columns, trial) > _STALE:
             equations = None
         columns = trial

@@ -15,12 +15,17 @@ from napari_defects.gaussian.windows import Array, Image, Index, Windows
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _shrink(first: int, last: int, image: Array, binning: int, out: Array) -> None:
+    wide = np.empty(out.shape[1] * binning)
     for y in range(first, last):
+        wide[:] = 0.0
+        for a in range(binning):
+            line = image[y * binning + a]
+            for x in range(len(wide)):
+                wide[x] += line[x]
         for x in range(out.shape[1]):
             total = 0.0
-            for a in range(binning):
-                for b in range(binning):
-                    total += image[y * binning + a, x * binning + b]
+            for b in range(binning):
+                total += wide[x * binning + b]
             out[y, x] = total / (binning * binning)
 
 
@@ -194,12 +199,13 @@ def _overlaps(
     unit: tuple[int, ...], out: Array,
 ) -> None:  # fmt: skip
     size, width = len(unit), w.fx.shape[3]
-    both, sums = np.empty((3, 3, width), np.float32), np.empty((4, 3))
+    both, sums, felt = np.empty((3, 3, width), np.float32), np.zeros((4, 3)), np.zeros(3, np.bool_)
     for k in range(first, last):
-        out[k] = 0.0
+        out[k], sums[:] = 0.0, 0.0
         for r in range(w.fy.shape[1]):
             for m in range(3):
                 hat = hat_x[node[k, 1] + m, w.x[k] : w.x[k] + width]
+                felt[m] = hat[0] > 0 or hat[width // 2] > 0 or hat[width - 1] > 0
                 for c in range(size - 1):
                     f, hf = w.fx[k, r, c], both[m, c]
                     for b in range(width):
@@ -208,6 +214,8 @@ def _overlaps(
                 line = weight[w.y[k] + a, w.x[k] : w.x[k] + width]
                 g0, g1, g2 = w.fy[k, r, 0, a], w.fy[k, r, 1, a], w.fy[k, r, 2, a]
                 for m in range(3):
+                    if not felt[m]:
+                        continue
                     b0, b1, b2 = both[m, 0], both[m, 1], both[m, 2]
                     s0 = s1 = s2 = np.float32(0)
                     for b in range(width):

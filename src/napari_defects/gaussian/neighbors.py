@@ -13,7 +13,7 @@ from napari_defects.gaussian.threads import spread
 from napari_defects.gaussian.windows import Array, Index
 
 _NEAR = 5.5  # sigma beyond which columns hardly know of each other,
-_NEARER = 4.5  # and within which they decide where a step leads
+_NEARER = 5.0  # and within which they decide where a step leads
 _NEAR_FREE = 7.5  # the same where every width is free: all of them together are nearly a background
 
 

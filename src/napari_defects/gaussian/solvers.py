@@ -20,7 +20,7 @@ class Own(NamedTuple):
     """What columns know of each other, (entry, size, size) as rows of a sparse matrix, and of what all share.
 
     `extra` (column, size) adds to the diagonal, `inverse` (column, size, size) solves for a column by itself. `side`
-    (column, size, m) is what a column knows of m of the shared unknowns, which are `place` (column, m).
+    (column, m, size) is what a column knows of m of the shared unknowns, which are `place` (column, m).
     """
 
     blocks: Image
@@ -28,8 +28,8 @@ class Own(NamedTuple):
     pointer: Rows
     extra: Array
     inverse: Array
-    side: Array
-    place: Index
+    side: Image
+    place: Rows
 
 
 class Common(NamedTuple):
@@ -83,11 +83,13 @@ def _multiply(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Ar
     to[:] = 0.0
     for i in range(n):
         for a in range(size):
-            total = own.extra[i, a] * v[size * i + a]
-            for m in range(own.place.shape[1]):
-                total += own.side[i, a, m] * tail[own.place[i, m]]
-                to[own.place[i, m]] += own.side[i, a, m] * v[size * i + a]
-            out[size * i + a] = total
+            out[size * i + a] = own.extra[i, a] * v[size * i + a]
+        for m in range(own.place.shape[1]):
+            k, total = own.place[i, m], 0.0
+            for a in range(size):
+                out[size * i + a] += own.side[i, m, a] * tail[k]
+                total += own.side[i, m, a] * v[size * i + a]
+            to[k] += total
         for e in range(own.pointer[i], own.pointer[i + 1]):
             j = size * own.other[e]
             for a in range(size):

@@ -36,21 +36,21 @@ class Windows(NamedTuple):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _tabulate(
-    first: int, last: int, center: Array, sigma: Array, scale: float, reach: float, n: int, binning: int,
+    first: int, last: int, center: Array, sigma: Array, scale: float, reach: float, n: int, binning: int, pitch: int,
     terms: Array, step: float, start: Index, count: Index, out: Image,
 ) -> None:  # fmt: skip
     width, half = out.shape[3], (terms.shape[1] - 1) / 2
     total = np.empty((3, width))
     for k in range(first, last):
         radius, step_t = reach * sigma[k] / scale, scale / sigma[k]
-        low = max(0, int(np.ceil((center[k] - radius - (binning - 1) / 2) / binning)))
-        high = min(n - 1, int(np.floor((center[k] + radius - (binning - 1) / 2) / binning)))
+        low = max(0, int(np.ceil((center[k] - radius - (binning - 1) / 2) / pitch)))
+        high = min(n - 1, int(np.floor((center[k] + radius - (binning - 1) / 2) / pitch)))
         start[k] = max(0, min(low, n - width))
         count[k] = max(0, min(high + 1 - start[k], width))
         for r in range(out.shape[1]):
             total[:] = 0.0
             for s in range(binning):
-                begin, along = (start[k] * binning + s - center[k]) * step_t, binning * step_t
+                begin, along = (start[k] * pitch + s - center[k]) * step_t, pitch * step_t
                 if len(terms) == 0:
                     for a in range(width):
                         t = begin + a * along
@@ -94,6 +94,8 @@ def tabulate(
     binning: int,
     terms: Array,
     step: float,
+    *,
+    pitch: int = 0,
     dtype: npt.DTypeLike = np.float32,
 ) -> Windows:
     """Tabulate columns at `yx` (pixels), of widths `sigma` (pixels along y), out to `reach` sigma, on binned pixels.
@@ -104,17 +106,19 @@ def tabulate(
         Of the binned image.
     terms : ndarray, shape (2, term, sample)
         Functions of y and of x at multiples of `step` sigma; without terms for a Gaussian.
+    pitch : int
+        Pixels from one binned pixel to the next, where there are gaps between them; `binning` without.
     dtype : dtype
         Of the tables.
     """
     n, rank, widest = len(yx), max(terms.shape[1], 1), float(np.max(sigma))
     parts: list[Any] = []
     for axis, scale in enumerate((1.0, aspect)):
-        width = int(2 * reach * widest / scale / binning) + 1
+        width = int(2 * reach * widest / scale / (pitch or binning)) + 1
         width = min(-(-width // _LANES) * _LANES if axis else width, shape[axis])
         table = np.empty((n, rank, 3, width), dtype)
         start, count = np.empty(n, np.int64), np.empty(n, np.int64)
-        arguments = (scale, reach, shape[axis], binning, terms[axis], step, start, count, table)
+        arguments = (scale, reach, shape[axis], binning, pitch or binning, terms[axis], step, start, count, table)
         spread(_tabulate, n, np.ascontiguousarray(yx[:, axis]), sigma, *arguments)
         parts += [start, count, table]
     y, ny, fy, x, _, fx = parts

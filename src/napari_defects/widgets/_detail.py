@@ -6,7 +6,6 @@ for seconds. Here only what is drawn changes: the layer, its table, its selectio
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,25 @@ from napari_defects.widgets._raster import Marks, packed, paint, unpacked
 MOST = 1000
 """Markers in view of one layer that software draws fast enough to move the view."""
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "swiftshader", "software", "basic render", "gdi generic")
-log = logging.getLogger(__name__)
 
 
-def attach(viewer: Any, layer: Any, most: int | None = None) -> Detail | None:
-    """Draw a Points layer by its level of detail; where a graphics card draws, or napari has changed, leave it be."""
-    try:
-        canvas = viewer.window._qt_viewer.canvas
-        if most is None and not drawn_in_software(canvas._scene_canvas):
-            return None
-        detail = Detail(canvas._scene_canvas, canvas.layer_to_visual[layer].node, most or MOST)
-    except (AttributeError, KeyError):  # no window, or another napari than the one known here
-        log.debug("all markers of %r are drawn", layer.name, exc_info=True)
+def attach(layer: Any, most: int | None = None) -> Detail | None:
+    """Draw a Points layer by its level of detail; where a graphics card or no window draws it, leave it be."""
+    node = drawn_by(layer)
+    if node is None or node.canvas is None or (most is None and not drawn_in_software(node.canvas)):
         return None
+    detail = Detail(node.canvas, node, most or MOST)
     layer.events.set_data()
     return detail
+
+
+def drawn_by(layer: Any) -> Any:
+    """Return the node of vispy that draws a layer of napari: it is among those who are told of new data."""
+    for told in layer.events.set_data.callbacks:
+        node = getattr(told[0](), "node", None) if isinstance(told, tuple) else None
+        if hasattr(node, "points_markers"):
+            return node
+    return None
 
 
 def drawn_in_software(canvas: Any) -> bool:

@@ -32,7 +32,7 @@ _MOST = {
     "min": 1e5,
 }
 """No field goes beyond what its unit can mean."""
-_AUTO = "auto"
+_AUTO, _NONE = "auto", "none"
 _FRACTION = re.compile(r"probability|confidence|fraction|score|threshold|overlap$")
 _SIGNED = re.compile(r"^(C\d|phi)|_deg$|offset|shear|tilt|drift")
 
@@ -188,6 +188,8 @@ def _number(default: float, unit: str, common: dict[str, Any], *, whole: bool, s
     widget.whole = whole
     if unit:
         widget.native.setSuffix(f" {unit}")
+        if default == 0 and not whole and not signed:
+            widget.native.setSpecialValueText(_NONE)
     return widget
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPointF, Qt
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QPolygonF
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -196,12 +197,28 @@ class Frame(QWidget):
 
 def fold(title: str) -> QCollapsible:
     """Make a group that is folded up."""
-    group = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    group = QCollapsible(
+        title, expandedIcon=_triangle([(3, 5), (13, 5), (8, 11)]), collapsedIcon=_triangle([(5, 3), (11, 8), (5, 13)])
+    )
     group.layout().setContentsMargins(0, 0, 0, 0)
     group.layout().setSpacing(0)
     group.content().layout().setContentsMargins(8, 4, 0, 4)
     group.toggleButton().setStyleSheet("text-align: left; border: none; background: transparent; padding: 0")
     return group
+
+
+def _triangle(corners: list[tuple[int, int]]) -> QIcon:
+    """Draw a triangle in a grey that is seen on light and on dark; text would keep the colour of the first theme."""
+    pixmap = QPixmap(32, 32)
+    pixmap.setDevicePixelRatio(2)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QColor("#909090"))
+    painter.drawPolygon(QPolygonF([QPointF(x, y) for x, y in corners]))
+    painter.end()
+    return QIcon(pixmap)
 
 
 def open_widget(viewer: Any, title: str, parameters: dict[str, Any] | None = None) -> Any:

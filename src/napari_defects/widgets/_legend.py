@@ -54,8 +54,8 @@ class Legend(QTreeWidget):
         """Species of which no point is shown."""
         if self.layer is None:
             return set()
-        species = self.layer.features["species"].to_numpy(str)
-        return set(np.unique(species)) - set(np.unique(species[self.layer.shown]))
+        species = self.layer.features["species"].astype(str)
+        return set(species.unique()) - set(species[self.layer.shown].unique())
 
     def toggle(self, species: str) -> None:
         """Hide or show one species."""

@@ -22,7 +22,7 @@ class Members(QTableWidget):
     viewer : napari.Viewer
     """
 
-    HEADS = ("no.", "correlation", "shift (pm)", "strain (%)", "left out")
+    HEADS = ("no.", "strain (%)", "correlation", "shift (pm)")
 
     def __init__(self, viewer: Any):
         super().__init__(0, len(self.HEADS))
@@ -42,14 +42,17 @@ class Members(QTableWidget):
         """List the members of an average that lie in an image layer."""
         order = members.sort_values(["accepted", "correlation"], kind="stable", na_position="first").index[:MOST]
         self._layer, self._table = layer, members.loc[order].reset_index(drop=True)
+        self.clearSpans()
         self.setRowCount(len(self._table))
         for number, row in enumerate(self._table.to_dict("records")):
-            words = (str(row.get("defect", number)), _digits(row["correlation"], 3),
-                     _digits(np.hypot(row["dy_pm"], row["dx_pm"]), 1), _digits(100 * row["strain"], 2),
-                     row["reason"])  # fmt: skip
+            words = [str(row.get("defect", number)), _digits(100 * row["strain"], 2)]
+            measured = [_digits(row["correlation"], 3), _digits(np.hypot(row["dy_pm"], row["dx_pm"]), 1)]
+            words += measured if row["accepted"] else [str(row["reason"])]
+            self.setSpan(number, 2, 1, 1 if row["accepted"] else 2)
             for column, text in enumerate(words):
                 item = QTableWidgetItem(text)
-                side = Qt.AlignmentFlag.AlignLeft if column == 4 else Qt.AlignmentFlag.AlignRight
+                item.setToolTip("" if row["accepted"] else f"Left out: {row['reason']}.")
+                side = Qt.AlignmentFlag.AlignRight if row["accepted"] or column < 2 else Qt.AlignmentFlag.AlignLeft
                 item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
                 if not row["accepted"]:
                     item.setForeground(Qt.GlobalColor.darkGray)

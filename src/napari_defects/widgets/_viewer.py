@@ -29,7 +29,7 @@ def upsert(viewer: Any, made: LayerData) -> Any:
         layer = getattr(viewer, f"add_{kind}")(data, **keywords)
         if kind == "points":
             layer.events.data.connect(Keeper(layer))
-            _detail.attach(viewer, layer)
+            _detail.attach(layer)
     else:
         _update(layer, data, {k: v for k, v in keywords.items() if k not in ("name", "visible", "ndim")})
     if viewer.dims.ndim == 3:

@@ -19,6 +19,7 @@ from napari_defects.widgets._lines import Lines
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, Source
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._tables_out import ExportTables
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.average import Gallery, average_layer, average_place
 from napari_defects.widgets.classify import summary
@@ -77,7 +78,9 @@ class Analyze(Panel):
         button = QPushButton("Recipe")
         button.setMenu(menu)
         self.files = Files(self)
-        for widget in (self.lines, self.legend, self.gallery, button, self.files):
+        self.export_button = ExportTables(self, lambda: self.pickers["image"].value, IMAGE.missing)
+        self.export_button.setVisible(False)
+        for widget in (self.lines, self.legend, self.gallery, self.export_button, button, self.files):
             self.add(widget)
         self.stepped.connect(self._stepped)
         self._calibrate = False
@@ -121,6 +124,7 @@ class Analyze(Panel):
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Leave nothing running, and the defects at hand."""
         self.lines.finish()
+        self.export_button.setVisible(True)
         name = f"defects · {self.pickers['image'].value.name}"
         if name in self.viewer.layers:
             self.viewer.layers.selection.active = self.viewer.layers[name]

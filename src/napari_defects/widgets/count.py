@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QMenu, QPushButton
+from qtpy.QtWidgets import QApplication, QGridLayout, QPushButton
 
-from napari_defects.micrograph import Micrograph, Progress
-from napari_defects.tables import TABLES
+from napari_defects.micrograph import Progress
 from napari_defects.widgets._arrangement import Arrangement
 from napari_defects.widgets._counts import CountsTable
 from napari_defects.widgets._exclusion import EXCLUSION, paint
 from napari_defects.widgets._export import ExportFigure
-from napari_defects.widgets._layers import KEY, about, scale_nm, source_name
+from napari_defects.widgets._layers import KEY, about, source_name
 from napari_defects.widgets._picks import DEFECTS, SITES, Source
 from napari_defects.widgets._points import table_of
 from napari_defects.widgets._rows import Rows
 from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._tables_out import ExportTables
 
 _CHANGES = {"Points": ("data", "features"), "Labels": ("paint", "labels_update", "set_data")}
 """What a layer tells of when its points, or what is painted on it, have changed; undo included."""
-FORMATS = (".csv", ".xlsx", ".parquet")
 
 
 class Count(Panel):
@@ -60,13 +57,10 @@ class Count(Panel):
         self.rows = Rows(self.viewer)
         self.paint_button = QPushButton("Paint what to leave out")
         self.paint_button.clicked.connect(lambda: self.paint())
-        self.copy_button, self.export_button = QPushButton("Copy table"), QPushButton("Export all")
+        self.copy_button = QPushButton("Copy table")
         self.copy_button.clicked.connect(lambda: self.copy())
-        menu = QMenu(self)
-        for suffix in FORMATS:
-            menu.addAction(f"All tables as {suffix[1:]}…", lambda suffix=suffix: self.export(suffix=suffix))
-        self.export_button.setMenu(menu)
-        self.export_button.setToolTip("Write every table of this image to a folder, and its averages as tif.")
+        self.export_button = ExportTables(self, lambda: self.pickers["defects"].value, DEFECTS.missing)
+        self.export = self.export_button.export
         self.figure_button = ExportFigure(self, self.draw, lambda: "counts", aspect=0.6)
         grid = QGridLayout()
         for place, button in enumerate((self.paint_button, self.copy_button, self.export_button, self.figure_button)):
@@ -89,6 +83,10 @@ class Count(Panel):
     def _first_chosen(self, layer: Any) -> None:
         super()._first_chosen(layer)
         self._follow()
+        if (counts := self.counts()) is not None:  # of an earlier run: there is nothing to wait for
+            self.table.show_counts(counts)
+            self.arrangement.offer(counts["species"].tolist())
+            self.copy_button.setEnabled(True)
 
     def _follow(self) -> None:
         """Count again when a chosen layer changes."""
@@ -173,21 +171,6 @@ class Count(Panel):
             QApplication.clipboard().setText(spreadsheet_safe(counts).to_csv(sep="\t", index=False))
             self.say("Copied.")
 
-    def export(self, folder: str | Path | None = None, suffix: str = ".csv") -> None:
-        """Write all tables of the image, and its class averages, to a folder."""
-        folder = folder or QFileDialog.getExistingDirectory(self, "Export to folder")
-        if not folder:
-            return
-        layer = self.pickers["defects"].value
-        try:
-            if layer is None:
-                raise ValueError(DEFECTS.missing)
-            written = export(self.viewer, source_name(layer), Path(folder), suffix)
-        except (ValueError, OSError) as error:
-            self.fail(error)
-            return
-        self.say(f"✓ Wrote {', '.join(p.name for p in written)} to {folder}.")
-
 
 def looked_at(defects: Source, sites: Source, left_out: Source | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Defects and sites without what is painted to be left out."""
@@ -198,53 +181,5 @@ def looked_at(defects: Source, sites: Source, left_out: Source | None) -> tuple[
     return found, seen
 
 
-def grown(table: pd.DataFrame, kind: str, atom_columns: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    """Return a table and those it has grown from, as the steps gave them: strain was sites was atoms."""
-    found = {kind: table}
-    for young, old in (("strain", "sites"), ("sites", "atoms")):
-        if young in found:
-            added = {c.name for c in TABLES[young]} - {c.name for c in TABLES[old]}
-            found[old] = found[young].drop(columns=[c for c in found[young] if c in added])
-    if kind != "atoms" and "atoms" in found:
-        atoms = found["atoms"][np.isfinite(found["atoms"]["y_nm"])]
-        atoms = atoms[[c for c in atoms if atom_columns is None or c in atom_columns]]
-        found["atoms"] = atoms.sort_values(["frame", "y_nm", "x_nm"], kind="stable", ignore_index=True)
-    return found
-
-
 def _emitters(layer: Any) -> list[Any]:
     return [layer.events.emitters[name] for name in _CHANGES[type(layer).__name__]]
-
-
-def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv") -> list[Path]:
-    """Write the tables and averages that came from an image, under the names the command line gives them."""
-    from napari_defects.io import write_micrograph, write_table
-
-    tables: dict[str, pd.DataFrame] = {}
-    averages: dict[str, Any] = {}
-    masks: list[Any] = []
-    for layer in viewer.layers:
-        known = about(layer)
-        if source_name(layer) != image or "truth" in known:
-            continue
-        if "exclusion" in known:
-            masks.append(layer)
-        elif "average" in known:
-            averages[known["average"].species] = known["average"]
-        elif known.get("table") in TABLES:
-            tables |= grown(table_of(layer), known["table"], known.get("atom_columns"))
-            if known.get("counts") is not None:
-                tables["counts"] = known["counts"]
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [write_table(table, folder / f"{name}{suffix}") for name, table in tables.items()]
-    for mask in masks[:1]:
-        pixels, size = (np.asarray(mask.data) != 0).astype(np.uint8), scale_nm(mask)
-        picture = Micrograph(pixels, None if size is None else (float(size[0]), float(size[1])))
-        written.append(write_micrograph(picture, folder / "left_out.tif"))
-    if averages:
-        from napari_defects.averages.files import write_averages
-
-        (folder / "averages").mkdir(exist_ok=True)
-        write_averages(averages, folder / "averages")
-        written.append(folder / "averages")
-    return written

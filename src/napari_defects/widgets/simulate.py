@@ -60,7 +60,7 @@ class Simulate(Panel):
         self.more = LineEdit(
             label="others", tooltip="Other species with their percentage, as in: Te_Se+V_W 0.5, S_Se 2"
         )
-        self.more.native.setPlaceholderText("species percent, …")
+        self.more.native.setPlaceholderText("others, as in: Te_Se+V_W 0.5, S_Se 2")
         self._species = fold("Defects (% of their sites)")
         self._layout.insertWidget(self._layout.indexOf(self.fold), self._species)
         for name, group in self.groups.items():

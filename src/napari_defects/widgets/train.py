@@ -112,7 +112,12 @@ class Train(Panel):
     def build(self) -> None:
         """Put the file, what to go on from, and the curves below."""
         self.out = FileEdit(
-            mode="w", label="save as", filter="*.safetensors", value=Path.home() / "my-model.safetensors"
+            name="out",
+            mode="w",
+            label="save as",
+            tooltip="The trained network, with all that is needed to use it.",
+            filter="*.safetensors",
+            value=Path.home() / "my-model.safetensors",
         )
         self.share = fields_of(declared("learning.lessons.learn"))["share"]
         self.share.tooltip = "Of the training images that are crops of this image; the others are its simulated twins."
@@ -124,7 +129,7 @@ class Train(Panel):
         self.own = Form([self.share, self.cells, self.resume])
         place = self._layout.indexOf(self.fold)
         self._layout.insertWidget(place, self.own)
-        self._layout.insertWidget(place, self.out.native)
+        self._layout.insertWidget(place, Form([self.out]))
         self.curves = Curves()
         self._layout.insertWidget(self._layout.indexOf(self.status) + 1, self.curves)
         self._stop = threading.Event()
