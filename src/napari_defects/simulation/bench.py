@@ -104,7 +104,7 @@ class Bench:
             clean = float(amplitudes((s.column for s in self.crystal.sublattices), self.microscope).sum())
             fraction += layer * np.float32(clean / (self.crystal.cell_area_nm2 * 100))
         beam = self.dose_e_per_A2 * self.pixel_nm[0] * self.pixel_nm[1] * 100 * self.scan.current(self.shape[0], rng)
-        expected = fraction * beam.astype(np.float32)
+        expected = self.scan.trembling(fraction, self.pixel_nm, rng) * beam.astype(np.float32)
         return Scene(specimen, seen[:n], seen[n : 2 * n], seen[2 * n :], expected, self.pixel_nm, frame)
 
     def _factor(self, column: tuple[str, ...]) -> float:

@@ -57,7 +57,7 @@ class Conditions:
         Spread (rms) of the atomic-number exponent, of each element's and of all pairs' cross-sections.
     relaxation_pm, disorder_pm : float
         Largest displacement next to a defect (either sign), and of every column (rms).
-    drift, wander_pm, jitter_pm, flyback_pm, current_variation : float
+    drift, wander_pm, jitter_pm, tremor_pm, flyback_pm, current_variation : float
         Largest drift over the frame relative to its height, and largest values of the `Scan` fields.
     contamination, patch, gradient, speckle : float
         Largest values of the `Surface` fields.
@@ -100,6 +100,7 @@ class Conditions:
     drift: float = 0.06
     wander_pm: float = 60.0
     jitter_pm: float = 12.0
+    tremor_pm: float = 12.0
     flyback_pm: float = 60.0
     current_variation: float = 0.06
     contamination: float = 2.0
@@ -183,6 +184,8 @@ def draw_scan(c: Conditions, shape: tuple[int, int], pixel: float, rng: np.rando
         wander_cycles=float(rng.uniform(0.5, 4)),
         jitter_pm=float(rng.uniform(0, c.jitter_pm)),
         jitter_memory=float(rng.uniform(0, 0.6)),
+        tremor_pm=float(rng.uniform(0, c.tremor_pm)) if rng.random() < 0.25 else 0.0,
+        tremor_nm=float(rng.uniform(0.2, 1.5)),
         flyback_pm=float(rng.uniform(0, c.flyback_pm)) if rng.random() < 0.5 else 0.0,
         flyback_nm=float(rng.uniform(0.1, 0.2) * shape[1] * pixel),
         current_variation=float(rng.uniform(0, c.current_variation)),
