@@ -198,8 +198,10 @@ def beside(places: np.ndarray, defects: pd.DataFrame) -> np.ndarray:
 def gallery(out: Path = Path("runs")) -> None:
     """Draw what each way says of real WSe2 and MoS2, and where they disagree."""
     import matplotlib.pyplot as plt
+    from scipy.ndimage import gaussian_filter
 
-    from napari_defects.cells.collection import crops
+    from napari_defects.cells.collection import PX_PER_A, SIDE_PX, crops
+    from napari_defects.cells.patches import middle_to_sites
 
     out.mkdir(exist_ok=True)
     images = {
@@ -226,14 +228,21 @@ def gallery(out: Path = Path("runs")) -> None:
             print(f"  {way}: " + ", ".join(f"{n} {s}" for s, n in table[way].value_counts().head(8).items()))
         differ = table[table.nunique(axis=1) > 1]
         print(f"  not all agree on {len(differ)} cells ({len(differ) / max(len(table), 1):.2%})")
-        chosen = differ.sample(min(24, len(differ)), random_state=0)
-        pictures = crops(micrograph, sites, crystal, np.array(chosen.index.to_list(), int))[:, 0] if len(chosen) else []
+        chosen = differ.sample(min(23, len(differ)), random_state=0)
+        if chosen.empty:
+            continue
+        pictures = crops(micrograph, sites, crystal, np.array(chosen.index.to_list(), int))
+        marks = SIDE_PX / 2 - 0.5 + middle_to_sites(nd.get_crystal(crystal)) * PX_PER_A
         figure, axes = plt.subplots(4, 6, figsize=(13, 10.5), constrained_layout=True)
         for axis in axes.flat:
             axis.axis("off")
-        for axis, picture, (_, row) in zip(axes.flat, pictures, chosen.iterrows(), strict=False):
-            axis.imshow(picture, cmap="gray", vmin=-2, vmax=3)
-            axis.set_title("\n".join(f"{way}: {said}" for way, said in row.items()), fontsize=7, loc="left")
+        titles = ["typical cell\norange: metal\nblue: chalcogen"]
+        titles += ["\n".join(f"{way}: {said}" for way, said in row.items()) for _, row in chosen.iterrows()]
+        shown = [pictures[0, 1], *(gaussian_filter(picture, 1.5) for picture in pictures[:, 0])]
+        for axis, picture, title in zip(axes.flat, shown, titles, strict=False):
+            axis.imshow(picture, cmap="gray", vmin=-1.5, vmax=2.5)
+            axis.scatter(marks[:, 1], marks[:, 0], s=260, facecolors="none", edgecolors=["tab:orange", "tab:blue"])
+            axis.set_title(title, fontsize=7, loc="left")
         figure.suptitle(f"{name}: cells on which the ways disagree ({len(differ)} of {len(table)})")
         figure.savefig(out / f"cells_{name}.png", dpi=110)
         print(f"  {out / f'cells_{name}.png'}")

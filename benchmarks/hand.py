@@ -136,6 +136,8 @@ def main(n_atoms: int) -> int:
         rows.append(gaps(qapp, f"toggle V_Se, {words}", lambda: legend.toggle("V_Se"), "< 100 ms"))
         camera.zoom *= np.sqrt(10)
         gaps(qapp, "settle", lambda: None)
+    atoms = viewer.layers["atoms · field"]
+    rows.append(gaps(qapp, "an atom added by hand", lambda: atoms.add([[20.0, 20.0]])))
     rows.append(alone("toggle, our part alone", lambda: legend.toggle("V_W"), "< 100 ms"))
     count = Count(viewer)
     rows.append(alone("count again after a correction", count._again))

@@ -144,9 +144,6 @@ def play(day: Afternoon, path: Path, out: Path, **parameters: Any) -> None:
     """Play the afternoon: a file, Analyze, three corrections by hand, counts, an average, its strain, what goes out."""
     viewer, name = day.viewer, path.stem
     analyze = to_tables(day, path, out / "at once", **parameters)
-    day.only("defects")
-    day.overview()
-    day.take("analyze")
     out.mkdir(parents=True, exist_ok=True)
     analyze.save_recipe(str(out / "recipe.toml"))
     (out / "script.py").write_text(analyze.python(), encoding="utf-8")
@@ -200,8 +197,10 @@ def to_tables(day: Afternoon, path: Path, out: Path, **parameters: Any) -> Any:
     day.take("raw")
     day.click(analyze.run_button)
     day.until_done(analyze)
+    day.only("defects")
+    day.overview()
+    day.take("analyze")
     export = analyze.export_button
-    day.wait(0.2)
     export.folder = lambda: day.clicks.append("the dialog's Choose") or str(out)
     day.clicks.append(export.text())  # its menu would wait for the mouse
     day.choose(export.menu(), "All tables as csv")

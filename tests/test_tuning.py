@@ -161,6 +161,8 @@ def test_bad_input_is_one_sentence(image: nd.Micrograph, tiny: Any, tmp_path: An
     for arguments, words in (
         (["--match", "nowhere.tif"], "--match needs --start"), ([], "give a recipe"),
         (["wse2-te", "--labels", "."], "--labels goes with --match"),
+        (["wse2-te", "--detector-mrad", "40", "120"], "go with --match"),
+        (["--match", "a.tif", "--start", "wse2-te", "--detector-mrad", "120", "40"], "`detector_outer_mrad`"),
         (["--match", "nowhere.tif", "--start", "wse2-te"], "nowhere.tif"),
     ):  # fmt: skip
         done = CliRunner().invoke(app, ["train", *arguments, "-o", str(tmp_path / "out")])

@@ -12,7 +12,7 @@ from napari_defects.cells import Collection, crops, recipe_of, train_cells
 from napari_defects.cells.box_training import BoxFitting, fit_boxes
 from napari_defects.cells.examples import Examples, simulated
 from napari_defects.cells.recipes import ENDINGS, names
-from napari_defects.cells.training import Fitting, _temperature, fit, logits_of, tempered
+from napari_defects.cells.training import Fitting, _temperature, fit, logits_of, scatter, tempered
 from napari_defects.cells.validation import calibration_error
 from napari_defects.networks import StopTraining, load_model
 from napari_defects.networks.zoo import check_architecture
@@ -27,13 +27,13 @@ def toys(n: int, seed: int) -> Examples:
     pictures = rng.normal(0, 1, (n, 2, 12, 12))
     pictures[kinds == 1, 0, 4:8, 4:8] += 1.6
     pictures[kinds == 2, 1, 4:8, 4:8] += 1.6
-    return Examples(pictures.astype(np.float16), kinds.astype(np.int64), np.full(n, 1e5), np.full(n, 0.5))
+    return Examples(pictures.astype(np.float16), kinds.astype(np.int64), np.full(n, 1e5), np.zeros(n, np.int64))
 
 
 def test_a_network_learns_and_its_probabilities_are_honest() -> None:
     network, card = fit(SMALL, 3, toys(600, 1), toys(300, 2), Fitting(80, 48, noise=0.1), seed=3)
     test = toys(600, 4)
-    logits = tempered(logits_of(network, test.pictures), test.noises, card)
+    logits = tempered(logits_of(network, test.pictures), card)
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert (logits.argmax(1) == test.kinds).mean() > 0.9
     assert calibration_error(probability, test.kinds) < 0.08
@@ -44,19 +44,34 @@ def test_a_network_learns_and_its_probabilities_are_honest() -> None:
         assert torch.equal(first, first.half().float()), "rounded to half precision"
 
 
-def test_the_temperature_follows_the_noise() -> None:
-    rng = np.random.default_rng(1)
-    noise = np.exp(rng.uniform(np.log(0.2), 0, 8000))
-    honest = rng.normal(0, 2, (8000, 3))
-    share = np.exp(honest) / np.exp(honest).sum(1, keepdims=True)
-    kinds = (rng.random((8000, 1)) > share.cumsum(1)).sum(1)
-    card = {"temperature": _temperature(honest * (1.5 * noise**0.5)[:, None], kinds, noise)}
-    assert card["temperature"][0] == pytest.approx(1.5, rel=0.1)
-    assert card["temperature"][1] == pytest.approx(0.5, abs=0.1)
-    ratio = tempered(honest, 0.3, card) / honest
-    assert ratio == pytest.approx(1 / (1.5 * 0.3**0.5), rel=0.1)
-    np.testing.assert_allclose(tempered(honest, 0.0, card), tempered(honest, card["temperature"][2], card))
-    assert tempered(honest, 0.3, {"temperature": 1.2}) is honest
+def honest(n: int, separation: float, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Honest logits of four equally frequent kinds, and the kinds; each but the first raises one of three heights."""
+    kinds = rng.integers(4, size=n)
+    heights = rng.normal(0, 1, (n, 3)) + separation * (kinds[:, None] == np.arange(1, 4))
+    return np.column_stack([np.zeros(n), separation * (heights - separation / 2)]), kinds
+
+
+def test_logits_are_sharpened_where_the_cells_of_an_image_are_alike() -> None:
+    logits, _ = honest(6000, 5.0, np.random.default_rng(1))
+    shares, card = np.full(4, 0.25), {"temperature": [1.1, 0.1], "shares": [0.25] * 4}
+    assert scatter(logits, shares) == pytest.approx(1.0, rel=0.15), "honest ones vary as they should"
+    assert scatter(0.4 * logits, shares) == pytest.approx(0.4, rel=0.15), "timid ones less"
+    assert scatter(logits[:5], shares) == 1.0, "nobody knows"
+    sharpened = tempered(0.4 * logits, card)[:, 1] / logits[:, 1]
+    assert sharpened == pytest.approx(0.4 / (1.1 * 0.4 / 0.5), rel=0.1)
+    assert tempered(logits, {"temperature": 1.2}) is logits
+
+
+def test_the_temperature_is_found_on_images_that_differ() -> None:
+    rng, parts = np.random.default_rng(2), []
+    for image in range(40):
+        truth, kinds = honest(300, 3.5, rng)
+        parts.append(((0.3 if image % 2 else 1.0) * truth, kinds, np.full(300, image)))
+    logits, kinds, images = (np.concatenate(part) for part in zip(*parts, strict=True))
+    examples = Examples(np.zeros((len(kinds), 1), np.float16), kinds, np.zeros(len(kinds)), images)
+    most, half = _temperature(logits, examples, np.full(4, 0.25))
+    timid, right = (most * own / (own + half) for own in (0.3, 1.0))
+    assert 0.25 < timid < 0.75 < right < 1.2
 
 
 def test_a_training_that_was_broken_off_goes_on_as_if_it_had_not(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import uniform_filter
 
 from napari_defects.micrograph import Micrograph
+from napari_defects.networks.boxes import box_mean
 from napari_defects.networks.preparation import (
     draw_targets,
     grid_shape,
@@ -77,3 +79,10 @@ def test_later_class_wins_where_discs_meet():
     table = pd.DataFrame({"y_nm": [0.5, 0.5], "x_nm": [0.5, 0.5], "species": ["V_W", "W"]})
     target = draw_targets(table, ("background", "W", "V_W"), shape=(60, 60), pixel_size_nm=0.02, stem=1, radius_nm=0.1)
     assert set(np.unique(target)) == {0, 2}
+
+
+@pytest.mark.parametrize("size", [3, 8, 50])
+def test_box_means_are_those_of_scipy(size):
+    image = np.random.default_rng(1).uniform(0, 1e4, (37, 61)).astype(np.float32)
+    expected = uniform_filter(uniform_filter(image.astype(float), size, mode="reflect"), size, mode="reflect")
+    assert np.allclose(box_mean(image, size, times=2), expected, rtol=1e-6)

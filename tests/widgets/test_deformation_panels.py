@@ -51,10 +51,16 @@ def test_members_are_listed_with_reasons_and_a_double_click_goes_there(averaged:
     viewer, widget = averaged
     average = about(widget._chosen)["average"]
     assert widget.members.rowCount() == len(average.members)
-    first = widget.members.item(0, 4).text()
-    assert (first != "") == (not average.members["accepted"].all()), "those left out come first, with their reason"
+    one_out = average.members.copy()
+    one_out.loc[one_out.index[-1], ["accepted", "reason"]] = [False, "another defect nearby"]
+    widget.members.show_members(widget.members._layer, one_out)
+    assert widget.members.item(0, 2).text() == "another defect nearby", "first, in place of its numbers"
+    assert (widget.members.columnSpan(0, 2), widget.members.columnSpan(1, 2)) == (2, 1)
+    widget.members.show_members(widget.members._layer, average.members)
+    assert widget.members.columnSpan(0, 2) == 1
     last = widget.members.rowCount() - 1
-    assert widget.members.item(last, 4).text() == ""
+    assert float(widget.members.item(last, 2).text()) == pytest.approx(average.members["correlation"].max(), abs=1e-3)
+    assert float(widget.members.item(last, 3).text()) >= 0
     widget.members.cellDoubleClicked.emit(last, 0)
     member = widget.members._table.iloc[last]
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], member[["y_nm", "x_nm"]].to_numpy(float))

@@ -156,11 +156,11 @@ def continued(columns: Columns, shape: tuple[int, ...], apart: float) -> Columns
     place, height = place[near_edge], height[near_edge]
     if len(place) == 0:
         return columns
-    found, left = [], np.ones(len(place), bool)
+    rows, found, left = np.column_stack([place, height]), [], np.ones(len(place), bool)
     for k, near in enumerate(cKDTree(place).query_ball_point(place, 0.5 * apart)):
         if left[k]:
             left[near] = False
-            found.append((*np.median(place[near], axis=0), np.median(height[near])))
+            found.append(np.median(rows[near], axis=0))
     sites = np.array(found)
     edge = np.flatnonzero(deep < _EDGE)
     distance = np.linalg.norm(at[edge, None] - sites[:, :2], axis=-1)

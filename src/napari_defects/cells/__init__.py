@@ -1,7 +1,8 @@
 """Unit cells of MX2 crystals: found along the lattice or by boxes, cut out, and named by what they lack.
 
-- ``kinds``: the six kinds of cells; ``patches``: their pictures; ``detection``: `detect_cells`.
-- ``hexagons``, ``boxes``: the way of 2DIP-Net; ``examples``, ``training``, ``box_training``, ``recipes``: networks.
+- ``kinds``: the six kinds of cells; ``patches``: their pictures; ``typical``: what they have in common.
+- ``detection``: `detect_cells`; ``hexagons``, ``boxes``: the way of 2DIP-Net.
+- ``examples``, ``training``, ``box_training``, ``descent``, ``recipes``: networks.
 - ``collection``: cells labelled by hand, on disk; ``references``: what each kind looks like; ``sweep``: noise.
 
 Names are bound when they are first used, so that looking at tables does not load torch.

@@ -118,8 +118,8 @@ class Collection:
             raise ValueError(f"{str(self.folder)!r}: {min(map(str, unknown))!r} is no kind of cell of {crystal.name}.")
         cuts = [seen(picture, crystal, architecture) for picture in self.pictures(rows)]
         numbers = rows["species"].map({name: k for k, name in enumerate(kinds)}).to_numpy(np.int64)
-        not_known = np.full(len(rows), np.nan)
-        return Examples(np.stack(cuts).astype(np.float16), np.asarray(numbers, np.int64), not_known, not_known)
+        pictures, not_known = np.stack(cuts).astype(np.float16), np.full(len(rows), -1)
+        return Examples(pictures, np.asarray(numbers, np.int64), np.full(len(rows), np.nan), not_known)
 
     def _read(self) -> pd.DataFrame:
         path = self.folder / "cells.csv"
@@ -138,7 +138,7 @@ def seen(picture: npt.NDArray[np.float32], crystal: str | Crystal, architecture:
     """Show a network (`architecture`) a picture (2, 70, 70) of a collection: (input, side, side)."""
     places = SIDE_PX / 2 - 0.5 + middle_to_sites(get_crystal(crystal)) * PX_PER_A
     own, usual = (cut(page, places[None], np.eye(2) * PX_PER_A, architecture) for page in picture)
-    both: Image = Typical(usual[0], np.nan).beside(own, int(architecture["inputs"]))[0]
+    both: Image = Typical(usual[0]).beside(own, int(architecture["inputs"]))[0]
     return both
 
 

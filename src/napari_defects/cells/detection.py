@@ -77,7 +77,7 @@ def detect_cells(
     -------
     Cells
         One row per cell, perfect ones included. Columns added: the probability of each of the six kinds, ``p_perfect``,
-        ``p_V_Te``, .... They are calibrated for the image's noise, and for the shares of the kinds that it suggests.
+        ``p_V_Te``, .... They are calibrated for how the image's cells scatter, and for the shares of kinds it suggests.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def _logits(model: Model, cutter: Cutter, device: str | None, n: int, progress: 
         parts.append(logits_of(network, pictures))
         if progress is not None:
             progress(min(start + _CHUNK, n), n)
-    return tempered(np.concatenate(parts), typical.noise, model.card)
+    return tempered(np.concatenate(parts), model.card)
 
 
 def _named(table: pd.DataFrame, logits: Array, model: Model) -> pd.DataFrame:

@@ -26,17 +26,17 @@ _ERRORS = (0.03, 0.01, 0.015)  # at most: of sites in lattice constants, of scal
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures (cell, inputs, side, side) in half precision, kinds (numbers), doses (e/Å^2), noises (`Typical`)."""
+    """Pictures (cell, inputs, side, side) in half precision, kinds, doses in e/Å^2, and which image they are of."""
 
     pictures: npt.NDArray[np.float16]
     kinds: Indices
     doses: Array
-    noises: Array
+    images: Indices
 
     @classmethod
     def joined(cls, parts: Iterable[Examples]) -> Examples:
         """Put parts together."""
-        columns = zip(*((p.pictures, p.kinds, p.doses, p.noises) for p in parts), strict=True)
+        columns = zip(*((p.pictures, p.kinds, p.doses, p.images) for p in parts), strict=True)
         return cls(*(np.concatenate(column) for column in columns))
 
 
@@ -97,7 +97,7 @@ def simulated(
     for index, (micrograph, cells) in enumerate(stream):
         rng = np.random.default_rng([seed, index, 1])
         if len(cells) >= 12:
-            parts.append(_of_one(micrograph, cells, crystal, architecture, px_per_a, position_error, rng))
+            parts.append(_of_one(micrograph, cells, crystal, architecture, px_per_a, position_error, index, rng))
         if progress is not None:
             progress(index + 1, n_images)
     return Examples.joined(parts)
@@ -126,7 +126,7 @@ def sites_nm(cells: pd.DataFrame) -> Array:
 
 def _of_one(
     micrograph: Micrograph, cells: pd.DataFrame, crystal: Crystal, architecture: Mapping[str, Any], px_per_a: float,
-    position_error: float, rng: np.random.Generator,
+    position_error: float, index: int, rng: np.random.Generator,
 ) -> Examples:  # fmt: skip
     image, pixel_nm, frame_px = prepared(micrograph, frame_of(cells, crystal), crystal, px_per_a)
     kinds, inputs = cells["kind"].to_numpy(), int(architecture["inputs"])
@@ -145,13 +145,11 @@ def _of_one(
     operations = turns() if architecture["kind"] == "patches" and inputs > 1 else [np.eye(2)]
     which = rng.integers(len(operations), size=n)
     pictures = np.empty((n, inputs, *[int(architecture["side_px"])] * 2), np.float16)
-    noise = 0.0
     for k, operation in enumerate(operations):
         typical = Typical.of(cut(image, sites_px[others], operation @ frame_px, architecture))
         own = which == k
         pictures[own] = typical.beside(
             cut(image, sites_px[chosen[own]], operation @ frames[own], architecture, sizes[own]), inputs
         )
-        noise = typical.noise
     dose = float(micrograph.metadata.get("dose_e_per_A2", np.nan))
-    return Examples(pictures, kinds[chosen], np.full(n, dose), np.full(n, noise))
+    return Examples(pictures, kinds[chosen], np.full(n, dose), np.full(n, index))

@@ -20,6 +20,9 @@ from ..networks.models import build
 from .descent import Descent, in_half_precision
 from .examples import Examples
 
+_ENOUGH = 8  # perfect cells, to judge by
+_RARE = 0.05  # share of defective cells in an image as it usually is
+
 
 @dataclass(frozen=True)
 class Fitting:
@@ -70,7 +73,7 @@ def fit(
     network
         Its logits corrected for the balance of the kinds, its weights rounded to half precision.
     card : dict
-        Steps, minutes, shares of the kinds, and the `tempered` that makes its probabilities honest on `held_back`.
+        Steps, minutes, shares of the kinds, and the temperature (`tempered`) that is honest on `held_back`.
     """
     torch.manual_seed(seed)
     rng, where = np.random.default_rng(seed), pick_device(device)
@@ -91,7 +94,7 @@ def fit(
         averaged.head.bias += torch.from_numpy(np.log(share) * options.balance).to(averaged.head.bias)
     averaged = in_half_precision(averaged)
     card = way.card(seed) | {"training": asdict(options), "shares": [float(f"{s:.3g}") for s in share]}
-    card["temperature"] = _temperature(logits_of(averaged, held_back.pictures), held_back.kinds, held_back.noises)
+    card["temperature"] = _temperature(logits_of(averaged, held_back.pictures), held_back, share)
     return averaged, card
 
 
@@ -106,36 +109,63 @@ def logits_of(network: Any, pictures: npt.NDArray[Any], most_px: int = 400_000) 
     return np.concatenate(parts) if parts else np.zeros((0, network.n_classes))
 
 
-def tempered(
-    logits: npt.NDArray[np.float64], noise: float | npt.NDArray[np.float64], card: Mapping[str, Any]
-) -> npt.NDArray[np.float64]:
-    """Logits whose probabilities are honest at a noise: divided by a temperature that is a power of it.
+def tempered(logits: npt.NDArray[np.float64], card: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """Logits whose probabilities are honest in the image that they are of.
+
+    A network that knows clean and dirty, sharp and blurred images is as sure as it may be on their average. What it
+    may be in one of them, the cells there tell (`scatter`): where they are more alike, the logits are divided by less.
 
     Parameters
     ----------
     logits : ndarray, shape (cell, class)
-    noise : float or ndarray, shape (cell,)
-        `Typical.noise` of the image; taken as within what the calibration saw.
+        Of the cells of one image.
     card : mapping
         Of the model. Where its ``temperature`` is one number, the weights hold it.
     """
     if not isinstance(card.get("temperature"), list):
         return logits
-    at_one, power, low, high = card["temperature"]
-    return np.asarray(logits / np.reshape(at_one * np.clip(noise, low, high) ** power, (-1, 1)))
+    most, half = card["temperature"]
+    own = scatter(logits, np.asarray(card["shares"], float))
+    return np.asarray(logits / (most * own / (own + half)))
 
 
-def _temperature(
-    logits: npt.NDArray[np.float64], kinds: npt.NDArray[np.int64], noises: npt.NDArray[np.float64]
-) -> list[float]:
-    """Temperature at noise 1, its power, and the range of noise: such that the truth is most likely."""
-    low, high = np.quantile(noises, (0.02, 0.98))
-    x, y, noise = torch.from_numpy(logits), torch.from_numpy(kinds), torch.from_numpy(np.clip(noises, low, high))
+def scatter(logits: npt.NDArray[np.float64], shares: npt.NDArray[np.float64]) -> float:
+    """Tell by how much the cells of one image scatter more than the logits promise.
+
+    The logarithm of a likelihood ratio that is normally distributed has a variance of twice its mean: where that of
+    the cells called perfect is smaller, they could be told from others more surely than the network dares.
+
+    Returns
+    -------
+    float
+        That variance over twice the mean, of perfect cells against those that lack a chalcogen, two, or a metal.
+    """
+    perfect = logits[logits.argmax(1) == 0]
+    if len(perfect) < _ENOUGH:
+        return 1.0
+    ratio = perfect[:, 1:4] - perfect[:, :1] - np.log(shares[1:4] / shares[0])
+    middle = np.median(ratio, 0)
+    spread = 1.4826 * np.median(np.abs(ratio - middle), 0)
+    return float(np.exp(np.mean(np.log(np.maximum(spread, 0.05) ** 2 / np.maximum(-2 * middle, 0.2)))))
+
+
+def _temperature(logits: npt.NDArray[np.float64], examples: Examples, shares: npt.NDArray[np.float64]) -> list[float]:
+    """Largest temperature, and scatter at which it is half of that: such that the truth is most likely.
+
+    It is asked for in images as they usually are, with few defects.
+    """
+    usual = np.where(np.arange(len(shares)) == 0, 1.0, _RARE * shares / shares[1:].sum())
+    own = np.ones(len(logits))
+    for image in np.unique(examples.images):
+        part = examples.images == image
+        own[part] = scatter(logits[part], shares)
+    x, y = torch.from_numpy(logits - np.log(shares)), torch.from_numpy(examples.kinds)
+    prior, weight = torch.from_numpy(np.log(usual)), torch.from_numpy((usual / shares)[examples.kinds])
 
     def loss(parameters: npt.NDArray[np.float64]) -> float:
-        temperature = torch.exp(parameters[0] + parameters[1] * torch.log(noise))
-        return float(F.cross_entropy(x / temperature[:, None], y))
+        most, half = np.exp(parameters)
+        temperature = torch.from_numpy(most * own / (own + half))[:, None]
+        return float((weight * F.cross_entropy(x / temperature + prior, y, reduction="none")).sum() / weight.sum())
 
-    found = minimize(loss, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-7}).x
-    values = (np.exp(np.clip(found[0], -1.5, 1.5)), np.clip(found[1], -1.0, 1.0), low, high)
-    return [round(float(v), 4) for v in values]
+    found = minimize(loss, np.log([1.1, 0.1]), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-8}).x
+    return [round(float(v), 4) for v in np.exp(np.clip(found, np.log([0.5, 1e-3]), np.log([3.0, 2.0])))]

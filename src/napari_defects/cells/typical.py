@@ -1,7 +1,6 @@
 """What the cells of an image have in common, so that each can be judged beside it.
 
-Blur, contrast and noise are those of the image, not of the cell: the median of its cells shows the first two, their
-spread around it the third.
+Blur and contrast are those of the image, not of the cell: the median of its cells shows them.
 """
 
 from __future__ import annotations
@@ -23,18 +22,14 @@ class Typical(NamedTuple):
     ----------
     picture : ndarray, shape (channel, side, side)
         Median of the pictures of cells.
-    noise : float
-        How far a pixel of a cell lies from it, as a standard deviation, in the unit of the pictures.
     """
 
     picture: Image
-    noise: float
 
     @classmethod
     def of(cls, pictures: Image) -> Typical:
         """Find what is typical of pictures (cell, channel, side, side) of one image."""
-        middle = np.median(pictures, 0)
-        return cls(middle.astype(np.float32), 1.4826 * float(np.median(np.abs(pictures - middle))))
+        return cls(np.median(pictures, 0).astype(np.float32))
 
     def beside(self, pictures: Image, inputs: int) -> Image:
         """Pictures as a network of so many `inputs` sees them: with the typical one, where it wants more channels."""

@@ -19,6 +19,11 @@ def train(
     labels: Annotated[
         Path | None, typer.Option(help="folder of labelled images, with --match; or of labelled cells")
     ] = None,
+    detector_mrad: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="INNER OUTER", help="angles of the detector, with --match")
+    ] = None,
+    convergence_mrad: Annotated[float | None, typer.Option(help="of the probe, with --match")] = None,
+    energy_kev: Annotated[float | None, typer.Option(help="of the electrons, with --match")] = None,
     crystal: Crystal = None,
     steps: Annotated[int | None, typer.Option(help="other than the recipe's")] = None,
     minutes: Annotated[float | None, typer.Option(help="end after this time at the latest")] = None,
@@ -30,9 +35,19 @@ def train(
     """Train a network on simulated images, or fine-tune one to an image, and write it with its card."""
     given = {"steps": steps, "minutes": minutes, "workers": workers, "device": device, "checkpoint": checkpoint}
     keywords: dict[str, Any] = {key: value for key, value in (given | {"seed": seed}).items() if value is not None}
+    inner, outer = detector_mrad or (None, None)
+    angles = {"energy_keV": energy_kev, "convergence_mrad": convergence_mrad,
+                  "detector_inner_mrad": inner, "detector_outer_mrad": outer}  # fmt: skip
+    instrument: dict[str, Any] = {key: value for key, value in angles.items() if value is not None}
     if match is not None:
+        if instrument:
+            from ..simulation import Microscope
+
+            keywords["microscope"] = Microscope(**instrument)
         _fine_tune(match, start or name, out, labels, crystal, keywords)
         return
+    if instrument:
+        raise ValueError("--detector-mrad, --convergence-mrad and --energy-kev go with --match IMAGE.")
     if name is None:
         raise ValueError("give a recipe, as wse2-te, or --match IMAGE with --start NETWORK.")
     if _train_cells(name, out, labels, start, keywords):

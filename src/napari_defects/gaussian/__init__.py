@@ -4,7 +4,7 @@ Model of a pixel: background + sum over columns of A f((r - r_k) / sigma), f a G
 Poisson. Everything here is in pixels and counts (variance = mean); the background is bilinear between the nodes of a
 coarse grid.
 
-- ``columns``: `Columns`, what is fitted; ``pixels``: the likelihood of columns given counts.
+- ``columns``: `Columns`, what is fitted; ``neighbors``: which overlap; ``pixels``: their likelihood given counts.
 - ``windows``, ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
 - ``equations``, ``shared``: Fisher information of an image, and its solution; ``fits``: the fit.
 - ``bounds``: errors, goodness of fit, Cramér–Rao bound; ``shapes``: the profile, measured.

@@ -34,8 +34,7 @@ class NormalEquations:
         side, node, nodes = pixels.background_blocks(columns, weight)
         wide, widths, joint = pixels.width_blocks(columns, weight, groups)
         self.shared = Shared(widths, joint, nodes)
-        every = np.concatenate([wide[:, :size], side], axis=2, dtype=np.float32)
-        self.side = np.ascontiguousarray(every.transpose(0, 2, 1))
+        self.side = np.concatenate([wide[:, :size], side], axis=2, dtype=np.float32)
         first = np.broadcast_to(np.arange(groups), (n, groups))
         self.place = np.concatenate([first, groups + node], axis=1, dtype=np.int32)
 

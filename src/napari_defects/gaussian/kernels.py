@@ -60,6 +60,45 @@ def render(image: Array | Image, w: Windows, amplitude: Array, *, down: int = 0,
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _along(first: int, last: int, values: Image, hat: Image, span: Index, out: Image) -> None:
+    for y in range(first, last):
+        line = out[y]
+        line[:] = 0
+        for m in range(len(hat)):
+            value, f = values[y, m], hat[m]
+            for x in range(span[m, 0], span[m, 1]):
+                line[x] += value * f[x]
+
+
+def along(values: Array | Image, hat: Image, span: Index) -> Image:
+    """Sum over nodes of values, shape (line, node), times what interpolates between them, shape (node, pixel).
+
+    `span`, shape (node, 2), is where that is not 0.
+    """
+    out = np.empty((len(values), hat.shape[1]), np.float32)
+    spread(_along, len(out), np.ascontiguousarray(values, np.float32), hat, span, out)
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _across(first: int, last: int, image: Image, hat: Image, span: Index, out: Image) -> None:
+    for y in range(first, last):
+        line = image[y]
+        for m in range(len(hat)):
+            total, f = np.float32(0), hat[m]
+            for x in range(span[m, 0], span[m, 1]):
+                total += line[x] * f[x]
+            out[y, m] = total
+
+
+def across(image: Image, hat: Image, span: Index) -> Image:
+    """Sum over pixels of `image`, shape (line, pixel), times what interpolates between nodes: shape (line, node)."""
+    out = np.empty((len(image), len(hat)), np.float32)
+    spread(_across, len(out), np.ascontiguousarray(image, np.float32), hat, span, out)
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _misfit(first: int, last: int, counts: Image, model: Image, least: float, pull: Image, part: Array) -> None:
     one, two, far, c3, c5 = np.float32(1), np.float32(2), np.float32(0.12), np.float32(1 / 3), np.float32(1 / 5)
     c7, c9, c11, c13 = np.float32(1 / 7), np.float32(1 / 9), np.float32(1 / 11), np.float32(1 / 13)
@@ -225,7 +264,7 @@ def _overlaps(
                             s2 += line[b] * b2[b]
                     sums[0, m], sums[1, m], sums[2, m], sums[3, m] = g0 * s0, g1 * s0, g0 * s1, g2 * s0 + g0 * s2
                 for c in range(3):
-                    h = hat_y[w.y[k] + a, node[k, 0] + c]
+                    h = hat_y[node[k, 0] + c, w.y[k] + a]
                     if h > 0:
                         for d in range(size):
                             for m in range(3):
@@ -236,11 +275,11 @@ def _overlaps(
 def overlaps(weight: Image, hat_y: Image, hat_x: Image, node: Index, w: Windows, amplitude: Array, size: int) -> Array:
     """Weighted products of each column's derivatives with 3 x 3 background nodes, shape (column, size, 3, 3).
 
-    `hat_y` and `hat_x`, shape (pixel, node), interpolate between the nodes; `node`, shape (column, 2), is the first
+    `hat_y` and `hat_x`, shape (node, pixel), interpolate between the nodes; `node`, shape (column, 2), is the first
     of a column's three nodes along each axis.
     """
     out = np.empty((len(w.y), size, 3, 3))
-    arguments = (weight, hat_y, np.ascontiguousarray(hat_x.T), node, w, amplitude, (0,) * size)
+    arguments = (weight, hat_y, hat_x, node, w, amplitude, (0,) * size)
     spread(_overlaps, len(out), *arguments, out)
     return out
 

@@ -36,7 +36,9 @@ class Pixels:
         small = kernels.shrink(counts, binning, np.float32) if binning > 1 else counts
         self.counts: Image = np.ascontiguousarray(small, np.float32)
         self.shape, self.binning, self.reach = counts.shape, binning, reach
-        self.hats = [hat(n, g, binning).astype(np.float32) for n, g in zip(counts.shape, grid, strict=True)]
+        self.hats: list[tuple[Image, Index]] = [
+            _spanned(hat(n, g, binning).T) for n, g in zip(counts.shape, grid, strict=True)
+        ]
         self.floor = max(1e-3 * float(np.abs(self.counts).mean()), 1e-12)
         self._drawn: tuple[tuple[object, ...], Windows] | None = None
         self._seen: tuple[tuple[object, ...], Image] | None = None
@@ -60,7 +62,7 @@ class Pixels:
         """Model on these pixels; kept until other columns come."""
         key = columns.yx, columns.sigma, columns.profile, columns.amplitude, columns.nodes
         if self._seen is None or not _same(self._seen[0], key):
-            image: Image = np.ascontiguousarray(self.hats[0] @ columns.nodes.astype(np.float32) @ self.hats[1].T)
+            image = kernels.along(kernels.along(columns.nodes.T, *self.hats[0]).T, *self.hats[1])
             if len(columns.yx):
                 kernels.render(image, self.windows(columns), columns.amplitude)
             self._seen = key, image
@@ -75,7 +77,12 @@ class Pixels:
         """Slope of the likelihood by column, shape (column, 4), and by node."""
         area = self.binning**2
         own = area * kernels.project(pull, self.windows(columns), columns.amplitude)
-        return own, area * (self.hats[0].T @ pull @ self.hats[1]).astype(np.float64)
+        return own, area * self._gathered(pull)
+
+    def _gathered(self, image: Array | Image) -> Array:
+        """Sum of `image` times what interpolates between nodes, shape (node y, node x)."""
+        lines = kernels.across(np.asarray(image, np.float32), *self.hats[1])
+        return kernels.across(lines.T, *self.hats[0]).T.astype(np.float64)
 
     def worse(self, before: Columns, after: Columns) -> npt.NDArray[np.bool_]:
         """Columns under which the deviance is larger after a step than before it."""
@@ -107,11 +114,11 @@ class Pixels:
 
     def background_blocks(self, columns: Columns, weight: Image) -> tuple[Array, Index, Array]:
         """Fisher information of columns with nodes (column, 3 or 4, 9), those nodes (column, 9), and of nodes."""
-        grid, size = np.array([h.shape[1] for h in self.hats]), 4 if columns.free_sigma else 3
+        grid, size = np.array([len(h) for h, _ in self.hats]), 4 if columns.free_sigma else 3
         at = columns.yx / np.subtract(self.shape, 1) * (grid - 1)
         first = np.clip(np.rint(at).astype(np.int64) - 1, 0, grid - 3)
         side = kernels.overlaps(
-            weight, self.hats[0], self.hats[1], first, self.windows(columns), columns.amplitude, size
+            weight, self.hats[0][0], self.hats[1][0], first, self.windows(columns), columns.amplitude, size
         )
         three = np.arange(3)
         node = (first[:, 0, None, None] + three[:, None]) * grid[1] + first[:, 1, None, None] + three
@@ -131,11 +138,11 @@ class Pixels:
             kernels.render(image, drawn, amplitude, right=2)
         heavy = images * weight
         own = [kernels.project(image, drawn, columns.amplitude) for image in heavy]
-        joint = [(self.hats[0].T @ image @ self.hats[1]).ravel() for image in heavy]
-        nodes = self.hats[0].shape[1] * self.hats[1].shape[1]
+        joint = [self._gathered(image).ravel() for image in heavy]
+        nodes = len(self.hats[0][0]) * len(self.hats[1][0])
         return (
             np.stack(own, axis=2) if own else np.zeros((len(columns.yx), 4, 0)),
-            np.array([[np.vdot(a, b) for b in images] for a in heavy], np.float64).reshape(groups, groups),
+            np.array([[np.sum(a * b, dtype=np.float64) for b in images] for a in heavy]).reshape(groups, groups),
             np.array(joint, np.float64).reshape(groups, nodes),
         )
 
@@ -144,16 +151,23 @@ class Pixels:
 
         Each overlaps with the eight around it.
         """
-        (down, right), (ny, nx) = self.hats, (h.shape[1] for h in self.hats)
+        (down, rows), (right, lines) = self.hats
+        ny, nx = len(down), len(right)
         band = np.zeros((nx + 2, ny, nx))
-        for dy in (0, 1):
-            half = (down[:, : ny - dy] * down[:, dy:]).T @ weight
-            for dx in (0, 1):
-                value = half @ (right[:, : nx - dx] * right[:, dx:])
+        for dx in (0, 1):
+            half = kernels.across(weight, right[: nx - dx] * right[dx:], lines).T
+            for dy in (0, 1):
+                value = kernels.across(half, down[: ny - dy] * down[dy:], rows).T
                 band[dy * nx + dx, : ny - dy, : nx - dx] = value
                 if dy:
                     band[nx - dx, : ny - 1, dx:] = value
         return band.reshape(nx + 2, ny * nx)
+
+
+def _spanned(hat: Array) -> tuple[Image, Index]:
+    """Lay out what interpolates between nodes, (node, pixel), and where it is not 0, (node, 2)."""
+    n, felt = hat.shape[1], hat > 0
+    return np.ascontiguousarray(hat, np.float32), np.stack([felt.argmax(1), n - felt[:, ::-1].argmax(1)], axis=1)
 
 
 def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

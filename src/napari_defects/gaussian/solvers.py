@@ -20,7 +20,7 @@ class Own(NamedTuple):
     """What columns know of each other, (entry, size, size) as rows of a sparse matrix, and of what all share.
 
     `extra` (column, size) adds to the diagonal, `inverse` (column, size, size) solves for a column by itself. `side`
-    (column, m, size) is what a column knows of m of the shared unknowns, which are `place` (column, m).
+    (column, size, m) is what a column knows of m of the shared unknowns, which are `place` (column, m).
     """
 
     blocks: Image
@@ -80,16 +80,20 @@ def _multiply(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Ar
     """Information times a vector of all unknowns."""
     size, n = len(unit), len(own.extra)
     few, tail, to = len(common.widths), v[size * n :], out[size * n :]
+    felt = np.empty(own.place.shape[1])
     to[:] = 0.0
     for i in range(n):
-        for a in range(size):
-            out[size * i + a] = own.extra[i, a] * v[size * i + a]
-        for m in range(own.place.shape[1]):
+        for m in range(len(felt)):
             k, total = own.place[i, m], 0.0
             for a in range(size):
-                out[size * i + a] += own.side[i, m, a] * tail[k]
-                total += own.side[i, m, a] * v[size * i + a]
+                total += own.side[i, a, m] * v[size * i + a]
+            felt[m] = tail[k]
             to[k] += total
+        for a in range(size):
+            total = own.extra[i, a] * v[size * i + a]
+            for m in range(len(felt)):
+                total += own.side[i, a, m] * felt[m]
+            out[size * i + a] = total
         for e in range(own.pointer[i], own.pointer[i + 1]):
             j = size * own.other[e]
             for a in range(size):
@@ -150,18 +154,26 @@ def _alone(own: Own, common: Common, unit: tuple[int, ...], v: Array, out: Array
             many[k] -= common.reach[k, g] * to[g]
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")  # type: ignore[untyped-decorator]
+def _dot(one: Array, two: Array) -> float:
+    total = 0.0
+    for k in range(len(one)):
+        total += one[k] * two[k]
+    return total
+
+
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def solve(own: Own, common: Common, unit: tuple[int, ...], right: Array, tolerance: float, most: int) -> Array:
     """Conjugate gradients, to a relative tolerance in the norm of the preconditioner, which `_alone` is."""
     solution, residual, turned, product = np.zeros_like(right), right.copy(), np.empty_like(right), np.empty_like(right)
     _alone(own, common, unit, residual, turned)
-    direction, energy = turned.copy(), np.dot(residual, turned)
+    direction, energy = turned.copy(), _dot(residual, turned)
     goal = tolerance**2 * energy
     for _ in range(most):
         if not energy > goal:
             break
         _multiply(own, common, unit, direction, product)
-        curvature = np.dot(direction, product)
+        curvature = _dot(direction, product)
         if not curvature > 0:
             break
         length = energy / curvature
@@ -169,7 +181,7 @@ def solve(own: Own, common: Common, unit: tuple[int, ...], right: Array, toleran
             solution[k] += length * direction[k]
             residual[k] -= length * product[k]
         _alone(own, common, unit, residual, turned)
-        before, energy = energy, np.dot(residual, turned)
+        before, energy = energy, _dot(residual, turned)
         for k in range(len(right)):
             direction[k] = turned[k] + energy / before * direction[k]
     return solution

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..micrograph import Maps, Micrograph, Progress
 from .devices import fast_dtype, pick_device
+from .folding import folded
 from .models import Model, Network, load_model
 from .preparation import HugeFrame, Image, grid_shape, prepare, steps
 
@@ -28,7 +29,7 @@ def predict(
     micrograph: Micrograph,
     model: Model | str | Path | Sequence[Model | str | Path],
     *,
-    tile_px: int = 512,
+    tile_px: int = 1024,
     overlap_px: int = 56,
     views: int = 1,
     device: str | None = None,
@@ -125,7 +126,8 @@ class _Members:
     def __init__(self, models: list[Model], views: int, device: torch.device) -> None:
         self.dtype, self.device, self.models = fast_dtype(device), device, models
         self.networks = [
-            m.network.folded().to(device, dtype=self.dtype, memory_format=torch.channels_last) for m in models
+            folded(m.network).to(device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for m in models
         ]
         turns = [(turn, mirror) for mirror in (False, True) for turn in range(4)]
         self.views = turns[:views] if views != 2 else [turns[0], turns[6]]  # two: as it is, and its mirror image
@@ -214,17 +216,9 @@ def _within(n: int, step: float, first: float, last: float) -> npt.NDArray[np.in
 
 def _interpolated(maps: torch.Tensor, rows: Positions, columns: Positions) -> torch.Tensor:
     """Linear interpolation of `maps` (class, y, x) at `rows` and `columns`, constant beyond the ends."""
-    left, right = _weights(columns, maps.shape[2], maps.device)
-    matrix = torch.zeros(maps.shape[2], len(columns), device=maps.device)
-    number = torch.arange(len(columns), device=maps.device)
-    matrix[left, number], matrix[left + 1, number] = 1 - right, right
-    maps = maps @ matrix  # columns by a product, rows by copies: each the quicker way in memory
-    upper, lower = _weights(rows, maps.shape[1], maps.device)
-    return torch.lerp(maps.index_select(1, upper), maps.index_select(1, upper + 1), lower[:, None])
-
-
-def _weights(positions: Positions, n: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index of the sample before each position, and weight of the one after."""
-    inside = np.clip(positions, 0, n - 1)
-    before = np.minimum(inside.astype(np.int64), n - 2)
-    return torch.from_numpy(before).to(device), torch.from_numpy((inside - before).astype(np.float32)).to(device)
+    y, x = (
+        torch.from_numpy((2 * positions / (n - 1) - 1).astype(np.float32)).to(maps.device)  # -1 to 1 from end to end
+        for positions, n in zip((rows, columns), maps.shape[1:], strict=True)
+    )
+    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
+    return F.grid_sample(maps[None], grid[None], align_corners=True, padding_mode="border")[0]

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..crystals import Crystal, get_crystal
 from .base import Described
@@ -41,6 +40,15 @@ class Block(nn.Module):
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         y = self.norm2(self.conv2(y))
         return F.relu(y if self.past is None else y + self.past(x), inplace=True)
+
+
+class Up(Block):
+    """A block on the way up: on what comes from the coarser level, enlarged, and, if residual, on the finer one."""
+
+    def forward(self, x: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """(batch, coarse, y / 2, x / 2) and (batch, fine, y, x) to (batch, fine, y, x)."""
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return super().forward(x if self.past is None else torch.cat([x, fine], dim=1))
 
 
 class Network(Described):
@@ -84,7 +92,7 @@ class Network(Described):
             Block(n, m, residual) for n, m in zip([inputs * stem**2, *width], width, strict=False)
         )
         self.up = nn.ModuleList(
-            Block(coarse + (fine if self.skips else 0), fine, residual) for fine, coarse in pairwise(width)
+            Up(coarse + (fine if self.skips else 0), fine, residual) for fine, coarse in pairwise(width)
         )
         self.head = nn.Conv2d(channels, n_classes, 1)
 
@@ -108,20 +116,9 @@ class Network(Described):
             x = block(F.max_pool2d(x, 2) if level else x)
             fine.append(x)
         for level in reversed(range(len(self.up))):
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = self.up[level](torch.cat([x, fine[level]], dim=1) if self.skips else x)
+            x = self.up[level](x, fine[level])
         logits: torch.Tensor = self.head(x)
         return logits
-
-    def folded(self) -> Network:
-        """Return a copy for prediction with every batch normalization folded into its convolution."""
-        network = copy.deepcopy(self).eval()
-        for block in network.modules():
-            if isinstance(block, Block):
-                for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
-                    setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
-                    setattr(block, norm, nn.Identity())
-        return network
 
 
 @dataclass(frozen=True, eq=False)

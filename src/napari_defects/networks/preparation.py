@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.ndimage import uniform_filter
 from scipy.sparse import csr_array
 
 from ..micrograph import Micrograph
+from .boxes import box_mean
 
 Image = npt.NDArray[np.float32]
 WINDOW_NM = 1.0
@@ -138,8 +138,8 @@ def _window_px(pixel_size_nm: float) -> int:
 def _flattened(pixels: Image, pixel_size_nm: float) -> tuple[Image, Image]:
     """Subtract the local mean; return also the local standard deviation."""
     size = _window_px(pixel_size_nm)
-    flat = pixels - _smooth(pixels, size)
-    return flat, np.sqrt(np.maximum(_smooth(flat * flat, size), 0))
+    flat = pixels - box_mean(pixels, size, times=2)
+    return flat, np.sqrt(np.maximum(box_mean(flat * flat, size, times=2), 0))
 
 
 def _scaled(flat: Image, spread: Image, typical: float) -> Image:
@@ -187,11 +187,6 @@ def draw_targets(
     inside = (y >= 0) & (y < side_y) & (x >= 0) & (x < side_x)
     target[y[inside], x[inside]] = np.broadcast_to(number[order][:, None], near.shape)[near][inside]
     return target
-
-
-def _smooth(pixels: Image, size: int) -> Image:
-    once = uniform_filter(pixels, size, mode="reflect")
-    return np.asarray(uniform_filter(once, size, mode="reflect", output=once), dtype=np.float32)
 
 
 def _sampling(n: int, positions: npt.NDArray[np.floating[Any]], width: float) -> csr_array:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..crystals import CRYSTALS
 from .devices import fast_dtype
 from .examples import Example
+from .folding import folded
 from .models import Network
 
 READ_RADIUS_NM = 0.05
@@ -26,7 +27,7 @@ def verdicts(network: Network, examples: list[Example], classes: tuple[str, ...]
     The verdict is the class with the highest mean probability within 0.05 nm of the position.
     """
     dtype = fast_dtype(device)
-    folded = network.folded().to(device, dtype)
+    ready = folded(network).to(device, dtype)
     tables = []
     for example in examples:
         image = example.image.astype(np.float32)
@@ -34,7 +35,7 @@ def verdicts(network: Network, examples: list[Example], classes: tuple[str, ...]
         image = np.pad(image, [(0, -n % grain) for n in image.shape], mode="reflect")
         with torch.inference_mode():
             planes = torch.from_numpy(example.planes(image))[None]
-            logits = folded(planes.to(device, dtype))[0].float()
+            logits = ready(planes.to(device, dtype))[0].float()
             maps = F.softmax(logits, dim=0).cpu().numpy()
         positions = example.table[["y_nm", "x_nm"]].to_numpy(float)
         pixel_size_nm = example.pixel_size_nm * network.stem

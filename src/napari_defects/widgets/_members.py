@@ -48,14 +48,15 @@ class Members(QTableWidget):
             words = [str(row.get("defect", number)), _digits(100 * row["strain"], 2)]
             measured = [_digits(row["correlation"], 3), _digits(np.hypot(row["dy_pm"], row["dx_pm"]), 1)]
             words += measured if row["accepted"] else [str(row["reason"])]
-            self.setSpan(number, 2, 1, 1 if row["accepted"] else 2)
+            if not row["accepted"]:
+                self.setSpan(number, 2, 1, 2)
             for column, text in enumerate(words):
                 item = QTableWidgetItem(text)
                 item.setToolTip("" if row["accepted"] else f"Left out: {row['reason']}.")
                 side = Qt.AlignmentFlag.AlignRight if row["accepted"] or column < 2 else Qt.AlignmentFlag.AlignLeft
                 item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
                 if not row["accepted"]:
-                    item.setForeground(Qt.GlobalColor.darkGray)
+                    item.setForeground(Qt.GlobalColor.gray)
                 self.setItem(number, column, item)
         self.setVisible(len(self._table) > 0)
 

@@ -182,14 +182,14 @@ class Profiles(QWidget):
     def _draw_radial(self) -> None:
         shells, fit = self.radial(), self._field().fit
         measured = shells["experiment"]
-        self.plot.begin("distance from the defect (nm)", "radial displacement (pm)")
+        self.plot.begin("distance from the defect (nm)", "radial, ± 1 σ (pm)")
         r = np.linspace(float(measured["r_nm"].min()), float(measured["r_nm"].max()), 120)
         self.plot.line(r, 1000 * fit.c_nm2 / r, COLORS[1], "elastic")
         if "theory" in shells:
             theory = shells["theory"]
             self.plot.line(theory["r_nm"], theory["radial_pm"], COLORS[2], "theory", dashed=True)
         for (name, group), color in zip(measured.groupby("sublattice"), (COLORS[0], COLORS[3]), strict=False):
-            self.plot.points(group["r_nm"], group["radial_pm"], group["radial_err_pm"], color, f"{name} ± 1 σ")
+            self.plot.points(group["r_nm"], group["radial_pm"], group["radial_err_pm"], color, str(name))
         self.plot.finish()
 
     def draw_figure(self, ax: Any) -> Any:

@@ -69,7 +69,10 @@ class StrainMap(Panel):
 
     def build(self) -> None:
         """Put the choice of the component, the significance and the magnification below."""
-        self.component = ComboBox(name="component", label="show", choices=list(COMPONENTS))
+        choices = [(f"{words} ({_unit(column)})", words) for words, column in COMPONENTS.items()]
+        self.component = ComboBox(
+            name="component", label="show", choices=choices, tooltip="What the map and its colour bar show."
+        )
         self.significant = CheckBox(
             name="significant",
             text="only where significant (2 σ)",
