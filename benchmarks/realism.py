@@ -30,7 +30,7 @@ def images() -> list[tuple[str, nd.Micrograph, str, nd.Microscope, dict[str, flo
     data = SHARED / "data"
     mos2 = nd.Micrograph(np.load(data / "mos2" / "MoS2_stem_Exp-000-2.npy"), 9 / 512)
     wse2 = data / "wse2_ti"
-    defects = {"Ti_W": 0.026, "V_Se": 0.005}
+    defects = {"Se_W": 0.019, "Mo_W": 0.027, "V_Se": 0.005}  # as bright as its two groups, 0.32 and 0.53 of W
     return [
         ("WSe2, ADF2", nd.read_micrograph(wse2 / "1028_ADF2_25.dm4"), "WSe2", nd.Microscope(), defects),
         ("WSe2, ADF1", nd.read_micrograph(wse2 / "1028_ADF1_25.dm4"), "WSe2", nd.Microscope(), defects),

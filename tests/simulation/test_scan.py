@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import napari_defects as nd
 from napari_defects.simulation.detector import Detector, Surface, smooth_noise
 from napari_defects.simulation.scan import Scan, seen_at_px
 
@@ -39,6 +41,19 @@ def test_jitter_has_its_size_and_memory() -> None:
     assert shift.std() * 20 == pytest.approx(10, rel=0.05)
     assert np.corrcoef(shift[1:], shift[:-1])[0, 1] == pytest.approx(0.6, abs=0.03)
     assert Scan().row_shift_px(10, 0.02, np.random.default_rng(0)) is None
+
+
+def test_beam_trembles_along_lines_and_anew_in_each() -> None:
+    ramp = np.add.outer(np.zeros(300), np.arange(400.0))
+    moved = Scan(tremor_pm=10, tremor_nm=0.5).trembling(ramp, (0.02, 0.025), np.random.default_rng(0)) - ramp
+    inner = moved[:, 20:-20] * 25
+    assert inner.std() == pytest.approx(10, rel=0.02)
+    assert np.corrcoef(inner[:, 20:].ravel(), inner[:, :-20].ravel())[0, 1] == pytest.approx(np.exp(-1), abs=0.02)
+    assert np.corrcoef(inner[1:].ravel(), inner[:-1].ravel())[0, 1] == pytest.approx(0, abs=0.02)
+    still, atoms = nd.simulate("WSe2", field_of_view_nm=4, seed=1)
+    trembling, same = nd.simulate("WSe2", field_of_view_nm=4, seed=1, scan=Scan(tremor_pm=10))
+    pd.testing.assert_frame_equal(atoms, same)
+    assert 0 < (trembling.frame() - still.frame()).std() < 2 * np.sqrt(2 * still.frame().mean())
 
 
 def test_current_varies_slowly_around_one() -> None:
@@ -90,9 +105,9 @@ def test_surface_has_its_mean_and_its_holes() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Scan(jitter_pm=-1), lambda: Scan(jitter_memory=1.0), lambda: Scan(flyback_nm=0), lambda: Detector(gain=0),
-     lambda: Detector(read_noise_e=-1), lambda: Detector(dtype="complex64"), lambda: Detector(hot_pixels=2),
-     lambda: Surface(contamination=-1), lambda: Surface(patch_radius_nm=0)],
+    [lambda: Scan(jitter_pm=-1), lambda: Scan(jitter_memory=1.0), lambda: Scan(flyback_nm=0), lambda: Scan(tremor_nm=0),
+     lambda: Detector(gain=0), lambda: Detector(read_noise_e=-1), lambda: Detector(dtype="complex64"),
+     lambda: Detector(hot_pixels=2), lambda: Surface(contamination=-1), lambda: Surface(patch_radius_nm=0)],
 )  # fmt: skip
 def test_nonsense_is_refused(make: object) -> None:
     with pytest.raises(ValueError, match="must be"):

@@ -13,7 +13,7 @@ from ..crystals import Crystal, get_crystal
 from ..micrograph import Micrograph, Progress
 from ..noise import estimate
 from ..simulation import Conditions, Microscope
-from ..simulation.scattering import cross_section_A2
+from ..simulation.scattering import amplitudes
 from .examples import Examples, conditions_for, scenes, simulated
 from .kinds import kinds_of
 from .recipes import ENDINGS, CellRecipe
@@ -52,8 +52,7 @@ def estimated_range(
     of the beam that a perfect monolayer sends onto the detector.
     """
     host, found = get_crystal(crystal), estimate(micrograph)
-    scattered = sum(cross_section_A2(tuple(sorted(s.column)), microscope) for s in host.sublattices)
-    fraction = scattered / (100 * host.cell_area_nm2)
+    fraction = amplitudes((s.column for s in host.sublattices), microscope).sum() / (100 * host.cell_area_nm2)
     dose = found.electrons_per_px / (100 * float(np.prod(micrograph.pixel_size_yx_nm))) / fraction
     return NoiseRange(name, (dose / _SPREAD, dose * _SPREAD), 0.3)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from ..micrograph import Micrograph
+from ..noise import from_pixels
 from .columns import heights, light_from_beyond
 
 Array = npt.NDArray[np.float64]
@@ -51,11 +53,12 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
     DataFrame
         `sites` with `height` (in the image's unit; the amplitude where there is an atom, the linear fit's where
         there is none), `relative_height` (by the linear fit, which treats full and empty sites alike; 1 for the host
-        column of its sublattice in its neighbourhood), and `scatter`: how much more than elsewhere the relative
-        heights scatter in its neighbourhood, 1 or more.
+        column of its sublattice in its neighbourhood), `scatter`: how much more than elsewhere the relative
+        heights scatter in its neighbourhood, 1 or more, and `beneath`: the share of the counting noise of a host
+        column's height that comes from what is beneath it (dirt, neighbours, electronics) and stays where it is gone.
     """
     scale = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
-    height, relative, scatter = np.full((3, len(sites)), np.nan)
+    height, relative, scatter, beneath = np.full((4, len(sites)), np.nan)
     points, sigma = measuring_points(sites), _widths(sites)[:, None] / scale
     amplitude, names = sites["amplitude"].to_numpy(float), sites["sublattice"].to_numpy(str)
     frames, placed = sites["frame"].to_numpy(np.int64), np.isfinite(points).all(1)
@@ -73,8 +76,11 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
             spoiled = cKDTree(spikes * scale).query(points[rows])[0] < 2.5 * (sigma[rows] * scale).max()
         height[rows] = np.where(np.isfinite(amplitude[rows]) & ~spoiled, amplitude[rows], fitted)
         scatter[rows] = _local_scatter(relative[rows], points[rows], names[rows])
+        beneath[rows] = _beneath(micrograph.frame(frame), points[rows] / scale, sigma[rows], fitted, names[rows])
     cut = (points < 0).any(1) | (points > micrograph.extent_nm - scale).any(1)
-    return sites.assign(height=height, relative_height=np.where(cut, np.nan, relative), scatter=scatter)
+    return sites.assign(
+        height=height, relative_height=np.where(cut, np.nan, relative), scatter=scatter, beneath=beneath
+    )
 
 
 def without_spikes(image: Array) -> tuple[Array, Array]:
@@ -128,6 +134,25 @@ def _steadiest(trials: list[Array], sublattice: npt.NDArray[np.str_]) -> int:
     kinds = np.unique(sublattice[sublattice != ""])
     widths = [np.mean([center_and_width(of[sublattice == name])[1] for name in kinds]) for of in trials]
     return int(np.argmax(widths <= _AS_WELL * np.nanmin(widths))) if np.isfinite(widths).any() else 0
+
+
+def _beneath(
+    image: npt.NDArray[np.floating], points_px: Array, sigma_px: Array, heights: Array, sublattice: npt.NDArray[np.str_]
+) -> Array:
+    """Share of the variance of the hosts' heights that is there without them.
+
+    Of a Gaussian fitted alone the height's variance is that of the counts, weighted by the Gaussian's square: what
+    is beneath it counts fully, its own counts by two thirds of the peak.
+    """
+    noise = from_pixels(image, float(sigma_px.mean()))
+    level = ndimage.map_coordinates(image.astype(np.float64), points_px.T, order=1, mode="nearest") - noise.offset
+    result = np.full(len(heights), np.nan)
+    for name in np.unique(sublattice):
+        own = sublattice == name
+        height = float(np.median(heights[own]))
+        under = max(float(np.median(level[own])) - height, 0.0)
+        result[own] = np.clip(under / max(under + 2 / 3 * height, 1e-300), 0.05, 0.95)
+    return result
 
 
 def _local_scatter(relative: Array, points: Array, sublattice: npt.NDArray[np.str_]) -> Array:

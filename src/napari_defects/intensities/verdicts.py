@@ -32,7 +32,6 @@ _EMPTY = (-0.05, 0.045)  # height of an empty column and its error: what the tai
 _RATIO_ERROR = (0.05, 0.035)  # of an expected ratio: relative, and absolute
 _LEAST_WIDTH, _SPECIES_WIDTH = 0.02, 0.03  # scatter of host and species that is no noise
 _DIRTY_WIDTH = 0.05  # the same where maps speak too: they see through dirt
-_UNDER = 0.2  # share of the background in the variance of a host column's height
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = 0.01  # how many columns are darker (or brighter) than all known
 _KIN_WIDTH = 0.06  # how alike the columns of one unknown kind are
@@ -99,7 +98,11 @@ def choices(sublattice: Sublattice, species: Sequence[str], crystal: Crystal, ex
 
 
 def posterior(
-    relative: Array, known: Sequence[Choice], evidence: Array | None = None, scatter: Array | float = 1.0
+    relative: Array,
+    known: Sequence[Choice],
+    evidence: Array | None = None,
+    scatter: Array | float = 1.0,
+    beneath: Array | float = 0.2,
 ) -> Verdicts:
     """Probability of every choice at every site of one sublattice.
 
@@ -113,6 +116,8 @@ def posterior(
         What else speaks for each choice, as probabilities.
     scatter : ndarray, shape (n,), or float
         Factor by which heights scatter more than those of the whole sublattice.
+    beneath : ndarray, shape (n,), or float
+        Share of the variance of a host column's height that stays where the column is gone.
     """
     ratio, spread = np.array([c.ratio for c in known]), np.array([c.error for c in known])
     near = relative[np.abs(relative - 1) < 0.5]
@@ -126,9 +131,10 @@ def posterior(
         log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / evidence[:, :1]) + _RARITY)
         doubt = np.minimum(0, share * (np.log(np.maximum(1 - evidence[:, 0], 1e-9) / evidence[:, 0]) + _RARITY))
     noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
+    stays = np.broadcast_to(beneath, relative.shape)[:, None]
     empty = ratio <= 0
     for _ in range(30):
-        counted = noise * np.sqrt(_UNDER + (1 - _UNDER) * np.clip(mean, 0, 4))
+        counted = noise * np.sqrt(stays + (1 - stays) * np.clip(mean, 0, 4))
         width = counted.copy()
         width[:, 1:] = np.hypot(counted[:, 1:], _SPECIES_WIDTH if evidence is None else _DIRTY_WIDTH)
         offset = (relative[:, None] - mean) / width
@@ -163,10 +169,15 @@ def posterior(
 
 
 def decide(
-    relative: Array, known: Sequence[Choice], vacancies: Sequence[str], evidence: Array | None, scatter: Array | float
+    relative: Array,
+    known: Sequence[Choice],
+    vacancies: Sequence[str],
+    evidence: Array | None,
+    scatter: Array | float,
+    beneath: Array | float,
 ) -> Verdicts:
     """`posterior`, but where a whole population does not fit its name, only host, vacancies, darker and brighter."""
-    found = posterior(relative, known, evidence, scatter)
+    found = posterior(relative, known, evidence, scatter, beneath)
     wrong = misnamed(relative, known, found)
     if not wrong:
         return found
@@ -174,7 +185,7 @@ def decide(
     why = "; ".join(f"as {name}, {reason}" for name, reason in wrong.items())
     log.warning("%s columns are called after none of the known species: %s.", np.count_nonzero(own), why)
     kept = [c for c in known if c is known[0] or (c.name in vacancies and c.name not in wrong)]
-    plain = posterior(relative, kept, None, scatter)
+    plain = posterior(relative, kept, None, scatter, beneath)
     found.probability[own] = 0
     for k, name in enumerate(plain.names):
         found.probability[own, found.names.index(name)] = plain.probability[own, k]

@@ -18,14 +18,12 @@ from ..simulation.scattering import amplitudes
 
 Array = npt.NDArray[np.float64]
 
-_WIDE_SHARE = 0.6  # what a probe of ordinary width leaves of the peak of a column's wide profile
 _EXPONENT_ERROR, _CONTRAST_ERROR = 0.15, 0.08
 
 
 def peak(column: tuple[str, ...], exponent: float = 0.0) -> float:
     """Height of a column's image, up to a factor; `exponent` is added to that of the atomic number."""
-    thermal, wide = amplitudes((column,), Microscope())[:, 0]
-    return float((thermal + _WIDE_SHARE * wide) * np.exp(exponent * _log_z(column)))
+    return float(amplitudes((column,), Microscope()).sum() * np.exp(exponent * _log_z(column)))
 
 
 def contrast_exponent(heights: Mapping[str, float], crystal: Crystal) -> float:

@@ -69,7 +69,9 @@ def conditions_like(
         wander_pm=max(10.0, 2 * scan.wander_pm),
         jitter_pm=max(2.0, 1.5 * scan.jitter_pm),
         contamination=max(0.3, 2 * surface.contamination),
+        speckle=max(0.03, _WIDER * surface.speckle),
         read_noise=max(0.1, _WIDER * twin.detector.read_noise_e / max(float(shot_e), 1e-9)),
+        flicker=max(0.05, _WIDER * twin.detector.flicker_e / max(float(shot_e), 1e-9)),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from .probe import Microscope
 from .relaxation import Displacements, Relaxation, relax
 from .render import MARGIN_NM, render
 from .scan import Scan, seen_at_px
-from .scattering import amplitudes, cross_section_A2
+from .scattering import amplitudes
 from .specimen import Array, Specimen, joined, pristine
 from .truth import Scene
 
@@ -90,9 +90,9 @@ class Bench:
         )
         rows = self.scan.row_shift_px(self.shape[0], self.pixel_nm[1], rng)
         if self.frozen_phonons is None:
-            sigma = amplitudes(tuple(specimen.columns), self.microscope) * [self._factor(c) for c in specimen.columns]
+            sigma = amplitudes(specimen.columns, self.microscope) * [self._factor(c) for c in specimen.columns]
             step = self.scan.step_nm(self.shape, self.pixel_nm)
-            fraction = render(seen[:n], sigma[:, specimen.column], self.microscope, self.shape, step, rows)
+            fraction = render(seen[:n], sigma[specimen.column], self.microscope, self.shape, step, rows)
         else:
             places = self.scan.places_nm(self.shape, self.pixel_nm, lambda p: distortion(p, frame), rows)
             options: dict[str, Any] = {"frozen_phonons": self.frozen_phonons, "progress": self.progress}
@@ -101,10 +101,10 @@ class Bench:
                 multislice(specimen, self.microscope, *corners, rng, **options).blurred(self.microscope).at(places)
             )
         if layer is not None:
-            clean = sum(cross_section_A2(tuple(sorted(s.column)), self.microscope) for s in self.crystal.sublattices)
+            clean = float(amplitudes((s.column for s in self.crystal.sublattices), self.microscope).sum())
             fraction += layer * np.float32(clean / (self.crystal.cell_area_nm2 * 100))
         beam = self.dose_e_per_A2 * self.pixel_nm[0] * self.pixel_nm[1] * 100 * self.scan.current(self.shape[0], rng)
-        expected = fraction * beam.astype(np.float32)
+        expected = self.scan.trembling(fraction, self.pixel_nm, rng) * beam.astype(np.float32)
         return Scene(specimen, seen[:n], seen[n : 2 * n], seen[2 * n :], expected, self.pixel_nm, frame)
 
     def _factor(self, column: tuple[str, ...]) -> float:

@@ -57,14 +57,14 @@ class Conditions:
         Spread (rms) of the atomic-number exponent, of each element's and of all pairs' cross-sections.
     relaxation_pm, disorder_pm : float
         Largest displacement next to a defect (either sign), and of every column (rms).
-    drift, wander_pm, jitter_pm, flyback_pm, current_variation : float
+    drift, wander_pm, jitter_pm, tremor_pm, flyback_pm, current_variation : float
         Largest drift over the frame relative to its height, and largest values of the `Scan` fields.
-    contamination, patch, gradient : float
+    contamination, patch, gradient, speckle : float
         Largest values of the `Surface` fields.
     dirty, patched, sloped, holed, edged, grained, spiked : float
         Share of images with each.
-    read_noise : float
-        Largest electronic noise relative to the shot noise at the brightest host column.
+    read_noise, flicker : float
+        Largest electronic noise, and its slow part, relative to the shot noise at the brightest host column.
     afterglow, pulse_spread : float
         Largest values of the `Detector` fields.
     """
@@ -100,11 +100,13 @@ class Conditions:
     drift: float = 0.06
     wander_pm: float = 60.0
     jitter_pm: float = 12.0
+    tremor_pm: float = 12.0
     flyback_pm: float = 60.0
     current_variation: float = 0.06
     contamination: float = 2.0
     patch: float = 2.5
     gradient: float = 1.0
+    speckle: float = 0.2
     dirty: float = 0.7
     patched: float = 0.25
     sloped: float = 0.2
@@ -113,6 +115,7 @@ class Conditions:
     grained: float = 0.05
     spiked: float = 0.1
     read_noise: float = 0.7
+    flicker: float = 0.4
     afterglow: float = 0.25
     pulse_spread: float = 0.4
 
@@ -181,6 +184,8 @@ def draw_scan(c: Conditions, shape: tuple[int, int], pixel: float, rng: np.rando
         wander_cycles=float(rng.uniform(0.5, 4)),
         jitter_pm=float(rng.uniform(0, c.jitter_pm)),
         jitter_memory=float(rng.uniform(0, 0.6)),
+        tremor_pm=float(rng.uniform(0, c.tremor_pm)) if rng.random() < 0.25 else 0.0,
+        tremor_nm=float(rng.uniform(0.2, 1.5)),
         flyback_pm=float(rng.uniform(0, c.flyback_pm)) if rng.random() < 0.5 else 0.0,
         flyback_nm=float(rng.uniform(0.1, 0.2) * shape[1] * pixel),
         current_variation=float(rng.uniform(0, c.current_variation)),
@@ -200,6 +205,7 @@ def draw_surface(c: Conditions, shape: tuple[int, int], pixel: float, rng: np.ra
         hole_radius_nm=float(rng.uniform(0.25, 1.5)),
         edge=bool(rng.random() < c.edged),
         grain_deg=float(rng.uniform(5, 55)) if rng.random() < c.grained else 0.0,
+        speckle=float(rng.uniform(0, c.speckle)) if rng.random() < c.dirty else 0.0,
     )
 
 
@@ -289,4 +295,6 @@ def draw_detector(c: Conditions, crystal: Crystal, microscope: Microscope, elect
         pulse_spread=float(rng.uniform(0, c.pulse_spread)),
         afterglow=float(rng.uniform(0, c.afterglow)),
         hot_pixels=float(rng.uniform(0, 2e-3)) if rng.random() < c.spiked else 0.0,
+        flicker_e=float(rng.uniform(0, c.flicker) * np.sqrt(peak_e)),
+        flicker_memory=float(rng.uniform(0, 0.9)),
     )

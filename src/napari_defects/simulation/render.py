@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import fft
 
 from .probe import Microscope, Step, frequencies, transfer
-from .scattering import profiles
+from .scattering import profile
 
 _WIDTH = 6  # pixels over which a point is spread
 _SHAPE = 2.3 * _WIDTH
@@ -55,7 +55,7 @@ def render(
     ----------
     positions_px : ndarray, shape (column, 2)
         Columns (y, x) in pixels of the image; those beyond its border matter up to `MARGIN_NM`.
-    amplitudes_A2 : ndarray, shape (profile, column)
+    amplitudes_A2 : ndarray, shape (column,)
         Cross-sections, see `scattering.amplitudes`.
     microscope : Microscope
     shape : (int, int)
@@ -81,13 +81,10 @@ def render(
     q = np.hypot(*frequencies((ny, nx), fine, half=True))
     spread = (_spread_transfer(ny)[:, None] * _spread_transfer(nx)[: nx // 2 + 1]).astype(np.float32)
     place = (np.asarray(positions_px, float) + margin) * refine
-    near = np.all((place > -_WIDTH) & (place < np.array([ny, nx]) + _WIDTH), axis=1)
-    spectrum = np.zeros((ny, nx // 2 + 1), np.complex64)
-    for weights, profile in zip(np.asarray(amplitudes_A2), profiles(q), strict=True):
-        used = near & (weights > 0)
-        if used.any():
-            spectrum += fft.rfft2(_spread(place[used], weights[used], (ny, nx))) * profile
-    lines = fft.ifft(spectrum * (optics / spread), axis=0)
+    weights = np.asarray(amplitudes_A2, float)
+    used = np.all((place > -_WIDTH) & (place < np.array([ny, nx]) + _WIDTH), axis=1) & (weights > 0)
+    spectrum = fft.rfft2(_spread(place[used], weights[used], (ny, nx)))
+    lines = fft.ifft(spectrum * profile(q) * (optics / spread), axis=0)
     lines = lines[margin[0] * refine[0] :: refine[0]][: shape[0]]
     if row_shift_px is not None:
         cycles = fft.rfftfreq(nx) * refine[1]

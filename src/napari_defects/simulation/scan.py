@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import map_coordinates
+from scipy.signal import lfilter
 
 from .probe import Step
 
@@ -20,7 +22,7 @@ class Scan:
 
     Pixel (row, col) is read at the position ``s (row, col) + d``, with s the pixel size and d the sum
     of drift, wander and flyback; a column is seen where that meets it. Lines jitter on top, along x,
-    and truth positions leave that jitter out.
+    and the beam trembles within them; truth positions leave both out.
 
     Parameters
     ----------
@@ -36,6 +38,10 @@ class Scan:
         Random shift of each line along x, rms.
     jitter_memory : float
         Correlation of that shift with the line before, 0 to 1: line-to-line offsets that persist.
+    tremor_pm : float
+        Random displacement of the beam within a line, rms along each axis, new in each line.
+    tremor_nm : float
+        Length of the line over which it fades to 1/e.
     flyback_pm, flyback_nm : float
         Lag of the beam at the start of each line, and the length over which it decays.
     current_variation : float
@@ -48,18 +54,21 @@ class Scan:
     wander_cycles: float = 2.5
     jitter_pm: float = 0.0
     jitter_memory: float = 0.0
+    tremor_pm: float = 0.0
+    tremor_nm: float = 0.7
     flyback_pm: float = 0.0
     flyback_nm: float = 0.5
     current_variation: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("wander_pm", "jitter_pm", "current_variation"):
+        for name in ("wander_pm", "jitter_pm", "tremor_pm", "current_variation"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
         if not 0 <= self.jitter_memory < 1:
             raise ValueError(f"`jitter_memory` must be 0 to 1 (exclusive), got {self.jitter_memory}.")
-        if self.flyback_nm <= 0:
-            raise ValueError(f"`flyback_nm` must be positive, got {self.flyback_nm}.")
+        for name in ("flyback_nm", "tremor_nm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
 
     def rotation(self) -> Array:
         """Matrix R with ``row @ R`` turning (y, x) from the crystal's frame to the scan's."""
@@ -100,6 +109,19 @@ class Scan:
         for row in range(1, n_rows):
             noise[row] = self.jitter_memory * noise[row - 1] + np.sqrt(1 - self.jitter_memory**2) * noise[row]
         return noise * self.jitter_pm * 1e-3 / pixel_x_nm
+
+    def trembling(
+        self, expected: npt.NDArray[np.float32], pixel_nm: tuple[float, float], rng: np.random.Generator
+    ) -> npt.NDArray[np.float32]:
+        """Return what a beam that trembles along the lines sees of an image."""
+        if not self.tremor_pm:
+            return expected
+        memory = np.exp(-pixel_nm[1] / self.tremor_nm)
+        white = rng.standard_normal((2, *expected.shape), np.float32) * np.float32(np.sqrt(1 - memory**2))
+        start = rng.standard_normal((2, expected.shape[0], 1)) * memory
+        moved = 1e-3 * self.tremor_pm * lfilter([1], [1, -memory], white, axis=-1, zi=start)[0]
+        place = np.indices(expected.shape) + moved / np.reshape(pixel_nm, (2, 1, 1))
+        return np.asarray(map_coordinates(expected, place, order=3, mode="nearest"), np.float32)
 
     def places_nm(
         self,

@@ -7,14 +7,14 @@ that serves every other range. Other energies scatter to other angles at the sam
 back on interpolation in log Z between elements of the table, and on raising the sum of a
 pair's atoms (x 1.17 from 60 mrad on, x 1.05 from 80 mrad on): see `is_tabulated`.
 
-The image of a column is the probe widened by the column's own profile: a thermal Gaussian, and for
-a share of the cross-section of the lighter atoms, which scatter to such angles from a larger area,
-a wider one. The shares were set once against the peaks of columns in the lattice (multislice, a
-0.08 nm source), and are interpolated in Z.
+The image of a column is the probe widened by the column's own profile: a thermal Gaussian, and a wider
+one for a share of the cross-section. Of lighter atoms beside heavy ones less is seen in a lattice than of
+isolated columns. Both were set once against fields by multislice (`multislice`), and are interpolated in Z.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -35,12 +35,16 @@ _MEASURED = {
 }
 # Element -> (amplitude of the law in Å^2 mrad^2, screening angle in mrad): light atoms, from the ratio
 # Si/C at 60 kV and 86-200 mrad and from the peak of C there; screening after Thomas and Fermi.
-_LIGHT = {"C": (3.07, 21.6), "Si": (16.35, 28.7)}
-# Element -> share of its cross-section in the wide profile.
-_WIDE = {"C": 0.0, "Si": 0.0, "Se": 0.29, "Mo": 0.29, "Te": 0.23, "W": 0.0}
+_LIGHT = {"C": (3.15, 21.6), "Si": (16.8, 28.7)}
+# Column -> what is seen in a lattice of the cross-section that it has alone.
+_SEEN = {
+    ("C",): 1.0, ("Si",): 1.0, ("Se",): 0.88, ("Mo",): 0.87, ("Te",): 0.89, ("W",): 1.0,
+    ("Se", "Se"): 0.86, ("Se", "Te"): 0.875, ("Te", "Te"): 0.89,
+}  # fmt: skip
+_WIDE_SHARE = 0.137
 THERMAL_NM = 0.006
 """Thermal displacement of a column, rms along one axis."""
-WIDE_NM = 0.04
+WIDE_NM = 0.03
 """Rms width of the wide profile along one axis."""
 
 
@@ -114,21 +118,22 @@ def cross_section_A2(column: tuple[str, ...], microscope: Microscope) -> float:
     return sigma * (gamma / scale) ** 2
 
 
-def amplitudes(columns: tuple[tuple[str, ...], ...], microscope: Microscope) -> npt.NDArray[np.float64]:
-    """Cross-sections of columns in Å^2, split into thermal and wide profile: shape (profile, column)."""
-    sigma = np.array([cross_section_A2(column, microscope) for column in columns])
-    z = [atomic_numbers[e] for e in _WIDE]
-    wide = np.array(
-        [
-            np.mean(np.interp([atomic_numbers[e] for e in column], z, list(_WIDE.values()))) if column else 0.0
-            for column in columns
-        ]
-    )
-    return np.stack([sigma * (1 - wide), sigma * wide])
+def amplitudes(columns: Iterable[tuple[str, ...]], microscope: Microscope) -> npt.NDArray[np.float64]:
+    """Return what is seen of each column in a lattice, in Å^2, shape (column,)."""
+    return np.array([cross_section_A2(column, microscope) * _seen(column) for column in columns])
 
 
-def profiles(q_per_nm: npt.NDArray[np.floating]) -> list[npt.NDArray[np.float32]]:
-    """Fourier transforms of the thermal and the wide profile at spatial frequencies `q_per_nm`."""
+def _seen(column: tuple[str, ...]) -> float:
+    """Share of the cross-section of a column that is seen in a lattice."""
+    if not column or (key := tuple(sorted(column))) in _SEEN:
+        return _SEEN[key] if column else 1.0
+    single = {atomic_numbers[c[0]]: share for c, share in _SEEN.items() if len(c) == 1}
+    z = sorted(single)
+    return float(np.mean(np.interp([atomic_numbers[e] for e in column], z, [single[k] for k in z])))
+
+
+def profile(q_per_nm: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Fourier transform of a column's own profile at spatial frequencies `q_per_nm`."""
     q2 = (q_per_nm**2).astype(np.float32)
-    widths = (THERMAL_NM, np.hypot(THERMAL_NM, WIDE_NM))
-    return [np.exp(np.float32(-2 * (np.pi * width) ** 2) * q2) for width in widths]
+    thermal, wide = (np.exp(np.float32(-2 * (np.pi * width) ** 2) * q2) for width in (THERMAL_NM, WIDE_NM))
+    return np.asarray((1 - _WIDE_SHARE) * thermal + _WIDE_SHARE * wide, np.float32)

@@ -15,7 +15,7 @@ from napari_defects.crystals import Crystal, get_crystal
 from napari_defects.lattice import Lattice, assign_sites, calibrate, fit_lattice
 from napari_defects.micrograph import Micrograph, Progress
 from napari_defects.simulation import Detector, Microscope, Scan, Surface, simulate
-from napari_defects.simulation.scattering import cross_section_A2
+from napari_defects.simulation.scattering import amplitudes
 from napari_defects.tables import Sites
 
 from .leftovers import counted, flicker_of, speckle_of, variance_line
@@ -127,7 +127,7 @@ def match(
     scale, background, residual = view.parts(float(found.x))
     flicker = flicker_of(residual)
     gain, constant = variance_line(residual, view.signal, flicker)
-    clean = sum(cross_section_A2(tuple(sorted(s.column)), microscope) for s in crystal.sublattices)
+    clean = amplitudes((s.column for s in crystal.sublattices), microscope).sum()
     level = float(scale * clean / (crystal.cell_area_nm2 * 100))  # of the clean lattice, in image units
     offset = _offset(background, counted(residual, gain), float(view.signal.mean()))
     offset = float(np.clip(offset, -constant / gain, np.percentile(background, 1)))  # read noise has a square

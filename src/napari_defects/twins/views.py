@@ -65,7 +65,7 @@ class View:
             usual = np.median(strength[own])
             odd = own & (np.abs(strength - usual) > 4 * np.nan_to_num(error) + 0.05 * usual)
             self.strength[odd] = np.clip(strength[odd] / usual, 0, 8)
-        self.columns = tuple(tuple(sorted(s.column)) for s in crystal.sublattices)
+        self.columns = tuple(s.column for s in crystal.sublattices)
 
     def _flattened(self, image: Array) -> Array:
         """Columns without background, away from the border, beyond which nothing is drawn."""
@@ -75,11 +75,11 @@ class View:
     def draw(self, source_fwhm_nm: float) -> list[Array]:
         """Fraction of the beam, drawn for each sublattice alone."""
         microscope = replace(self.microscope, source_fwhm_nm=source_fwhm_nm)
-        weights = amplitudes(self.columns, microscope)[:, self.sublattice] * self.strength
+        weights = amplitudes(self.columns, microscope)[self.sublattice] * self.strength
         drawn = []
         for k in range(len(self.columns)):
             own = self.sublattice == k
-            args = (self.places[own], weights[:, own], microscope, self.shape, self.step, self.rows)
+            args = (self.places[own], weights[own], microscope, self.shape, self.step, self.rows)
             drawn.append(render(*args).astype(float))
         return drawn
 
