@@ -10,15 +10,17 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import dctn, fft2, fftfreq, idctn, next_fast_len
-from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, median
+from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
 from ..crystals import Crystal, get_crystal
+from ..gaussian.threads import in_turn
 from ..micrograph import Micrograph
+from .reciprocal import over_rings
 
 Floats = npt.NDArray[np.float64]
 
@@ -179,23 +181,27 @@ def measure_pixel(
     stated = np.ones(2) if micrograph.pixel_size_nm is None else micrograph.pixel_size_yx_nm
     sides = stated / np.sqrt(stated.prod())
     octaves = np.geomspace(*cell_px, 4)
-    found = []
-    for frame in some(micrograph.seen_frames(), 3):
-        trials: list[tuple[float, float]] = []
-        for low, high in pairwise(octaves):
-            guess = crystal.a_nm / np.sqrt(low * high)
-            field = Field.of(micrograph.with_pixel_size((guess * sides[0], guess * sides[1])), frame)
-            half = np.sqrt(high / low) * 1.03
-            with suppress(ValueError):
-                host = find_host(field, crystal, scales=(1 / half, half))
-                trials.append((field.contrast(host), guess / host.scale))
-        found += [max(trials)[1]] if trials else []
+    frames = some(micrograph.seen_frames(), 3)
+
+    def trial(case: tuple[int, tuple[float, float]]) -> tuple[int, float, float] | None:
+        """Frame, contrast and pixel size where cells are this small to this large."""
+        frame, (low, high) = case
+        guess = crystal.a_nm / np.sqrt(low * high)
+        field = Field.of(micrograph.with_pixel_size((guess * sides[0], guess * sides[1])), frame)
+        half = np.sqrt(high / low) * 1.03
+        with suppress(ValueError):
+            host = find_host(field, crystal, scales=(1 / half, half))
+            return frame, field.contrast(host), guess / host.scale
+        return None
+
+    trials = sorted(filter(None, in_turn(trial, product(frames, pairwise(octaves)))))
+    found = {frame: size for frame, _, size in trials}  # of each frame the one of the highest contrast
     if not found:
         raise ValueError(
             f"no lattice of {crystal.name} found: no reflections of its shape stand out together; "
             "is it the right image and crystal?"
         )
-    return float(np.median(found))
+    return float(np.median(list(found.values())))
 
 
 def some(frames: list[int], n: int) -> list[int]:
@@ -291,7 +297,7 @@ def _search(field: Field, crystal: Crystal, hk: Floats, scales: tuple[float, flo
     power = gaussian_filter(np.abs(fft2(cut * _window(cut.shape), sides)) ** 2, 1, mode="wrap")
     fy, fx = (fftfreq(n, d) for n, d in zip(sides, field.pixel_nm, strict=True))
     ring = (np.hypot(fy[:, None], fx) / (2 * max(fy[1], fx[1]))).astype(int)
-    power /= median(power, ring, np.arange(ring.max() + 1))[ring] / np.log(2)  # of noise alone the mean is 1 now
+    power = over_rings(power, ring) * np.log(2)  # of noise alone the mean is 1 now
     scale = np.exp(np.arange(np.log(scales[0]), np.log(scales[1]), 0.006))
     turn = np.deg2rad(np.arange(0, 60, 0.75))
     turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]).transpose(2, 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -72,8 +73,13 @@ def _relative_power(image: Array) -> Array:
     power = np.abs(np.fft.fftshift(np.fft.fft2(flat * window))) ** 2
     y, x = (np.fft.fftshift(np.fft.fftfreq(n)) for n in power.shape)
     ring = (np.hypot(y[:, None], x) * 128).astype(int)
-    median = np.maximum(ndimage.median(power, ring, np.arange(ring.max() + 1)), 1e-30)
-    return np.asarray(power / median[ring])
+    return over_rings(power, ring)
+
+
+def over_rings(power: Array, ring: npt.NDArray[np.int64]) -> Array:
+    """Power over its median in the same ring."""
+    median = pd.Series(power.ravel()).groupby(ring.ravel()).transform("median").to_numpy()
+    return np.asarray(power / np.maximum(median.reshape(power.shape), 1e-30))
 
 
 def _refine_spots(pair: Array, spots: Array, power: Array) -> Array:
