@@ -187,7 +187,7 @@ def test_a_population_that_does_not_fit_its_name_loses_it(ratio, spread, reason,
     heights = np.concatenate([rng.normal(1, 0.06, 2000), rng.normal(ratio, spread, 60)])
     evidence = np.full((len(heights), 4), 0.01)
     evidence[:2000, 0], evidence[2000:, 2] = 0.97, 0.97
-    probability, names, _ = verdicts.decide(heights, known, ["V_W"], evidence, 1.0)
+    probability, names, _ = verdicts.decide(heights, known, ["V_W"], evidence, 1.0, 0.2)
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-9)
     said = np.array(names)[probability.argmax(1)]
     assert (said[:2000] == "W").mean() > 0.999
