@@ -30,7 +30,7 @@ _SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": str(2**25),
     "distributed.worker.profile.enabled": False,
 }
-"""Of dask: a worker keeps free memory for its next arrays, and is not sampled; otherwise an image takes a third longer."""
+"""Of dask: workers keep free memory for their next arrays and are not sampled; an image takes a third longer else."""
 
 
 def run_batch(
