@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,32 @@ def test_verbs_are_those_of_the_library():
     assert run("--version").output.strip() == nd.__version__
     for verb in VERBS:
         assert run(verb, "--help").exit_code == 0
+
+
+def test_simulate_with_a_bench_of_ones_own(tmp_path):
+    out, settings = tmp_path / "a.tif", ("microscope.convergence_mrad=25", "aberrations.C12_nm=2", "scan.tremor_pm=6",
+                                         "scan.drift_pm_per_line=[0.1, 0.2]", "detector.dtype=uint16")  # fmt: skip
+    given = [part for setting in settings for part in ("--set", setting)]
+    done = run("simulate", "WSe2", "-o", out, "--field-of-view-nm", 3, "--preset", "Lee 2020", *given)
+    assert done.exit_code == 0, done.output
+    preset = nd.simulation.PRESETS["Lee 2020"]
+    microscope = replace(preset["microscope"], convergence_mrad=25, aberrations=nd.Aberrations(C12_nm=2))
+    again, _ = nd.simulate(
+        "WSe2", field_of_view_nm=3, detector=nd.Detector(dtype="uint16"), **{**preset, "microscope": microscope},
+        scan=nd.Scan(drift_pm_per_line=(0.1, 0.2), tremor_pm=6),
+    )  # fmt: skip
+    assert np.array_equal(nd.read_micrograph(out).frame(), again.frame())
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("scan.wobble_pm=3", "a scan has rotation_deg"), ("lens.size=3", "knows the parts microscope"),
+     ("scan.tremor_pm=-1", "must be 0 or more"), ("tremor_pm=1", "needs PART.KEY=VALUE")],
+)  # fmt: skip
+def test_simulate_says_what_a_part_has(tmp_path, setting, words):
+    done = run("simulate", "WSe2", "-o", tmp_path / "a.tif", "--set", setting)
+    assert done.exit_code != 0
+    assert words in done.output
 
 
 def test_simulate(tmp_path):

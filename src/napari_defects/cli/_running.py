@@ -18,9 +18,6 @@ def read_recipe(
     pixel_size_nm: float | None = None, channel: str | None = None, calibrate: bool = False,
 ) -> Recipe:  # fmt: skip
     """Recipe file, then options, then --set; the later wins."""
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
     from ..recipes import Recipe
 
     recipe = Recipe() if file is None else Recipe.read(file)
@@ -29,17 +26,25 @@ def read_recipe(
         "fit_lattice": {"crystal": crystal}, "predict": {"model": model},
         "calibrate": {"crystal": (crystal or recipe.crystal or "") if calibrate else None},
     })  # fmt: skip
-    for setting in settings or ():
-        name, text = pair(setting, "STEP.KEY=VALUE")
-        step, dot, key = name.partition(".")
-        if not dot:
-            raise ValueError(f"--set needs STEP.KEY=VALUE, got {setting!r}.")
-        try:
-            value = tomlkit.parse(f"value = {text}").unwrap()["value"]
-        except TOMLKitError:
-            value = text
+    for step, key, value in parsed(settings, "STEP.KEY=VALUE"):
         recipe = recipe.updated({step: {key: value}})
     return recipe
+
+
+def parsed(settings: list[str] | None, form: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield group, key and value of each --set; a value that is no TOML is a word."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    for setting in settings or ():
+        name, text = pair(setting, form)
+        group, dot, key = name.partition(".")
+        if not dot:
+            raise ValueError(f"--set needs {form}, got {setting!r}.")
+        try:
+            yield group, key, tomlkit.parse(f"value = {text}").unwrap()["value"]
+        except TOMLKitError:
+            yield group, key, text
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ._options import Calibrate, Channel, Crystal, Image, ModelName, Out, PixelSize, RecipeFile, Seed, Settings
-from ._running import counted, number, pair, progress_bar, read_recipe
+from ._running import counted, number, pair, parsed, progress_bar, read_recipe
 
 
 def simulate(
@@ -22,6 +23,10 @@ def simulate(
     dose: Annotated[float | None, typer.Option("--dose-e-per-A2")] = None,
     preset: Annotated[str | None, typer.Option(help='conditions of published work, as "Lee 2020"')] = None,
     engine: Annotated[str | None, typer.Option(help="fast or multislice")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PART.KEY=VALUE", help="of microscope, aberrations, scan, detector or surface"),
+    ] = None,
     seed: Seed = None,
 ) -> None:
     """Simulate an image: OUT.tif, with its truth in OUT_sites.csv and OUT_defects.csv."""
@@ -37,10 +42,27 @@ def simulate(
         "seed": seed,
     }  # fmt: skip
     keywords: dict[str, Any] = {**PRESETS.get(preset or "", {}), **{k: v for k, v in given.items() if v is not None}}
-    micrograph, sites = run(crystal, defects=amounts or None, **keywords)
+    micrograph, sites = run(crystal, defects=amounts or None, **bench(keywords, set_))
     write_micrograph(micrograph, out)
     write_table(sites, out.with_name(f"{out.stem}_sites.csv"))
     write_table(micrograph.metadata["defects"], out.with_name(f"{out.stem}_defects.csv"))
+
+
+def bench(keywords: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """Keywords of `simulate` with single fields of its parts changed."""
+    from ..simulation import Aberrations, Detector, Microscope, Scan, Surface
+
+    parts: dict[str, Any] = {"microscope": Microscope(), "scan": Scan(), "detector": Detector(), "surface": Surface()}
+    parts |= {name: keywords[name] for name in parts if name in keywords}
+    parts["aberrations"] = parts["microscope"].aberrations
+    for name, key, value in parsed(settings, "PART.KEY=VALUE"):
+        if name not in parts:
+            raise ValueError(f"--set knows the parts {', '.join(parts)}, got {name!r}.")
+        if key not in (known := [field.name for field in fields(parts[name])]):
+            raise ValueError(f"--set {name}.{key}: a {name} has {', '.join(known)}.")
+        parts[name] = replace(parts[name], **{key: tuple(value) if isinstance(value, list) else value})
+    aberrations: Aberrations = parts.pop("aberrations")
+    return {**keywords, **parts, "microscope": replace(parts["microscope"], aberrations=aberrations)}
 
 
 def analyze(
