@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 
 import napari_defects as nd
 from napari_defects.crystals import get_crystal, site_of
-from napari_defects.intensities.columns import heights
+from napari_defects.gaussian import Heights
 from napari_defects.intensities.photometry import measuring_points, relative_heights
 from napari_defects.networks.validation import mean_around
 from napari_defects.simulation import Detector, Surface
@@ -126,7 +126,7 @@ def rows_of(seed: int, pixel: float, doses: list[float]) -> Iterator[dict[str, f
             return said
 
         sigma = np.full((len(at), 2), float(measured["sigma_nm"].median()) / pixel)
-        clean = heights(made.expected_e * dose, at / pixel, sigma, np.full(2, 1.2 / pixel))
+        clean = Heights(made.expected_e * dose, at / pixel, sigma[:, 0])(0.1)
         error, center = counting_errors(made.expected_e * dose, at / pixel, sigma), np.zeros(len(at))
         for own in (metal, ~metal):
             host = float(np.median(clean[own & (true == HOST)]))

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 import napari_defects as nd
 from napari_defects.crystals import get_crystal
 from napari_defects.defects import classify
-from napari_defects.intensities import columns, photometry, verdicts
+from napari_defects.intensities import photometry, verdicts
 from napari_defects.lattice import contrast
 from napari_defects.simulation.detector import Surface
 
@@ -223,21 +223,6 @@ def test_what_a_network_was_taught_is_what_it_says() -> None:
     assert len(pairs) > 10
     assert set(pairs["found"]) == {"Ti_W"}
     assert set(pairs["truth"]) == {"As_W"}
-
-
-def test_heights_of_overlapping_columns_above_a_background() -> None:
-    rng = np.random.default_rng(2)
-    y, x = np.mgrid[:96, :80].astype(float)
-    points = np.array([(8.0 + 9 * i + (j % 2) * 4, 6.0 + 8 * j) for i in range(9) for j in range(10)])
-    points = points + rng.uniform(-0.5, 0.5, points.shape)
-    truth = rng.uniform(0, 3, len(points)) * (rng.random(len(points)) > 0.1)
-    sigma = np.full((len(points), 2), 3.0)
-    bumps = np.exp(-0.5 * (((y[..., None] - points[:, 0]) / 3) ** 2 + ((x[..., None] - points[:, 1]) / 3) ** 2))
-    image = bumps @ truth + 5 + 0.03 * y - 0.02 * x
-    found = columns.heights(image, points, sigma, np.array([40.0, 40.0]))
-    inside = points[:, 1] < 68
-    np.testing.assert_allclose(found[inside], truth[inside], atol=0.02)
-    np.testing.assert_allclose(found, truth, atol=0.1)  # half cut off by the border
 
 
 def test_bad_arguments_are_refused_by_name(mixed: Case) -> None:

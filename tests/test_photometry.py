@@ -33,7 +33,7 @@ def test_columns_at_the_border_are_as_high_as_others() -> None:
 def test_the_background_is_as_fine_as_dirt_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     dirty = [host_heights(Surface(contamination=2.0), 8.7e4, 5)[0].std()]
     clean = [host_heights(Surface(), 3e3, 5)[0].std()]
-    monkeypatch.setattr(photometry, "BACKGROUNDS_NM", (2.5,))
+    monkeypatch.setattr(photometry, "STIFFNESSES", (10.0,))
     dirty += [host_heights(Surface(contamination=2.0), 8.7e4, 5)[0].std()]
     clean += [host_heights(Surface(), 3e3, 5)[0].std()]
     assert dirty[0] < 0.8 * dirty[1]

@@ -7,6 +7,7 @@ coarse grid.
 - ``columns``: `Columns`, what is fitted; ``neighbors``: which overlap; ``pixels``: their likelihood given counts.
 - ``windows``, ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
 - ``equations``, ``shared``: Fisher information of an image, and its solution; ``fits``: the fit.
+- ``heights``: the same at known places, where only heights are asked for.
 - ``bounds``: errors, goodness of fit, Cramér–Rao bound; ``shapes``: the profile, measured.
 - ``blur``: wide averages.
 """
@@ -21,6 +22,7 @@ from napari_defects.gaussian.columns import Profile as Profile
 from napari_defects.gaussian.columns import background_grid as background_grid
 from napari_defects.gaussian.columns import hat as hat
 from napari_defects.gaussian.fits import fit_columns as fit_columns
+from napari_defects.gaussian.heights import Heights as Heights
 from napari_defects.gaussian.pixels import Pixels as Pixels
 from napari_defects.gaussian.shapes import measure_ellipse as measure_ellipse
 from napari_defects.gaussian.shapes import measure_profile as measure_profile

@@ -21,12 +21,13 @@ class Neighbors:
     """Pairs of columns that overlap (each with itself first), and the same as rows of a sparse matrix.
 
     Row i has the columns ``other[pointer[i]:pointer[i + 1]]``, i itself first; `slot`, shape (pair, 2), is where a pair
-    is found in the row of its first column, and in that of its second.
+    is found in the row of its first column, and in that of its second. `within` is in widths.
     """
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, within: float | None = None) -> None:
         own = np.repeat(np.arange(len(columns.yx)), 2).reshape(-1, 2)
-        near = columns.pairs((_NEAR_FREE if columns.free_sigma else _NEAR) * max(1.0, columns.profile.reach / 5))
+        within = within or (_NEAR_FREE if columns.free_sigma else _NEAR) * max(1.0, columns.profile.reach / 5)
+        near = columns.pairs(within)
         self._lay(np.concatenate([own, near]), len(own))
 
     def _lay(self, pairs: Index, n: int) -> None:

@@ -1,7 +1,8 @@
 """The intensity of every site, occupied or not, relative to the host around it.
 
 All columns are fitted together at known positions, which makes the fit linear: heights of Gaussians plus a
-smooth background. A vacancy gets a height as any column does, and overlapping neighbours are no bias.
+background, as stiff as the image lets it be. A vacancy gets a height as any column does, and overlapping neighbours
+are no bias.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from ..gaussian import Heights
 from ..micrograph import Micrograph
 from ..noise import from_pixels
-from .columns import heights, light_from_beyond
+from .beyond import light_from_beyond
 
 Array = npt.NDArray[np.float64]
 
-BACKGROUNDS_NM = (2.5, 1.2, 0.6)
-"""Spacings of the splines that make the background: the coarsest that does nearly as well as the finer ones."""
+STIFFNESSES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+"""Of the background: the best is that with which the host scatters least."""
 
-_AS_WELL = 1.015  # scatter of the host over the least there is
 _STEADY_NM = 0.005  # scatter of columns about the lattice: noisier positions are drawn towards their site
 _NEIGHBORS = 60
+_AROUND = 40  # columns that tell what a host column would be here
 
 
 def measuring_points(sites: pd.DataFrame) -> Array:
@@ -65,9 +67,10 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
     for frame in np.unique(frames).tolist():
         rows = (frames == frame) & placed
         image, spikes = without_spikes(micrograph.frame(frame).astype(np.float64))
-        image = image - np.median(image)
-        image -= light_from_beyond(image.shape, points[rows] / scale, sigma[rows], amplitude[rows], names[rows])
-        tried = [heights(image, points[rows] / scale, sigma[rows], spacing / scale) for spacing in BACKGROUNDS_NM]
+        beyond = light_from_beyond(image.shape, points[rows] / scale, sigma[rows], amplitude[rows], names[rows])
+        noise = from_pixels(image, float(sigma[rows].mean()))
+        at = Heights(noise.counts(image - beyond), points[rows] / scale, sigma[rows, 0], scale[1] / scale[0])
+        tried = [at(stiffness) * noise.gain for stiffness in STIFFNESSES]
         trials = [_relative(of, points[rows], names[rows]) for of in tried]
         chosen = _steadiest(trials, names[rows])
         fitted, relative[rows] = tried[chosen], trials[chosen]
@@ -76,7 +79,7 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
             spoiled = cKDTree(spikes * scale).query(points[rows])[0] < 2.5 * (sigma[rows] * scale).max()
         height[rows] = np.where(np.isfinite(amplitude[rows]) & ~spoiled, amplitude[rows], fitted)
         scatter[rows] = _local_scatter(relative[rows], points[rows], names[rows])
-        beneath[rows] = _beneath(micrograph.frame(frame), points[rows] / scale, sigma[rows], fitted, names[rows])
+        beneath[rows] = _beneath(image - noise.offset, points[rows] / scale, fitted, names[rows])
     cut = (points < 0).any(1) | (points > micrograph.extent_nm - scale).any(1)
     return sites.assign(
         height=height, relative_height=np.where(cut, np.nan, relative), scatter=scatter, beneath=beneath
@@ -122,7 +125,7 @@ def _relative(height: Array, points: Array, sublattice: npt.NDArray[np.str_]) ->
     on = np.flatnonzero(np.isfinite(relative))
     if len(on) < 3:
         return relative
-    near = np.asarray(cKDTree(points[on]).query(points[on], k=min(_NEIGHBORS, len(on)))[1])
+    near = np.asarray(cKDTree(points[on]).query(points[on], k=min(_AROUND, len(on)))[1])
     local = np.maximum(np.median(relative[on][near], axis=1), 0.1)
     relative[on] /= local
     relative[on] -= _crosstalk(relative[on], reference[on], points[on], sublattice[on])
@@ -130,28 +133,29 @@ def _relative(height: Array, points: Array, sublattice: npt.NDArray[np.str_]) ->
 
 
 def _steadiest(trials: list[Array], sublattice: npt.NDArray[np.str_]) -> int:
-    """First of several measurements in which the host's columns scatter (nearly) least."""
-    kinds = np.unique(sublattice[sublattice != ""])
-    widths = [np.mean([center_and_width(of[sublattice == name])[1] for name in kinds]) for of in trials]
-    return int(np.argmax(widths <= _AS_WELL * np.nanmin(widths))) if np.isfinite(widths).any() else 0
+    """Which of several measurements the same columns of the host scatter least in."""
+    widths = np.zeros(len(trials))
+    for name in np.unique(sublattice[sublattice != ""]):
+        seen = np.array(trials)[:, sublattice == name] - 1
+        host = (np.abs(seen) < 4 * np.array([[center_and_width(1 + of)[1]] for of in seen])).all(0)
+        widths += np.std(seen[:, host], axis=1) if host.sum() > 2 else 0.0
+    return int(np.argmin(widths))
 
 
 def _beneath(
-    image: npt.NDArray[np.floating], points_px: Array, sigma_px: Array, heights: Array, sublattice: npt.NDArray[np.str_]
+    signal: npt.NDArray[np.floating], points_px: Array, heights: Array, sublattice: npt.NDArray[np.str_]
 ) -> Array:
     """Share of the variance of the hosts' heights that is there without them.
 
-    Of a Gaussian fitted alone the height's variance is that of the counts, weighted by the Gaussian's square: what
-    is beneath it counts fully, its own counts by two thirds of the peak.
+    Of a Gaussian h G on a level b, fitted alone with each pixel's weight, the variance is 1 / sum(G^2 / (b + h G)).
     """
-    noise = from_pixels(image, float(sigma_px.mean()))
-    level = ndimage.map_coordinates(image.astype(np.float64), points_px.T, order=1, mode="nearest") - noise.offset
+    level = ndimage.map_coordinates(signal, points_px.T, order=1, mode="nearest")
     result = np.full(len(heights), np.nan)
-    for name in np.unique(sublattice):
+    for name in np.unique(sublattice[sublattice != ""]):
         own = sublattice == name
-        height = float(np.median(heights[own]))
-        under = max(float(np.median(level[own])) - height, 0.0)
-        result[own] = np.clip(under / max(under + 2 / 3 * height, 1e-300), 0.05, 0.95)
+        height, seen = float(np.median(heights[own])), float(np.median(level[own]))
+        t = float(np.clip(height / max(seen - height, 1e-300), 0.1, 50))
+        result[own] = 2 * (1 / t - np.log1p(t) / t**2)
     return result
 
 

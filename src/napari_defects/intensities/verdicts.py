@@ -35,7 +35,7 @@ _DIRTY_WIDTH = 0.05  # the same where maps speak too: they see through dirt
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = 0.01  # how many columns are darker (or brighter) than all known
 _KIN_WIDTH = 0.06  # how alike the columns of one unknown kind are
-_SHARES = (0.8, 0.8)  # of the evidence of intensity and of class maps: they look at the same pixels
+_SHARES = (1.0, 0.6)  # of the evidence of intensity and of class maps: they look at the same pixels
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
 _MOST = 4.0  # sigma that intensity can speak against a choice where maps speak, too
 _RARITY = 1.5  # how much less than the host, in the logarithm, maps expect a defect before they see it
@@ -119,12 +119,35 @@ def posterior(
     beneath : ndarray, shape (n,), or float
         Share of the variance of a host column's height that stays where the column is gone.
     """
+    alone, population = _settled(relative, known, None, scatter, beneath, None)
+    return alone if evidence is None else _settled(relative, known, evidence, scatter, beneath, population)[0]
+
+
+class _Population(NamedTuple):
+    """Mean relative height of each choice, and its share of the columns."""
+
+    mean: Array
+    frequency: Array
+
+
+def _settled(
+    relative: Array,
+    known: Sequence[Choice],
+    evidence: Array | None,
+    scatter: Array | float,
+    beneath: Array | float,
+    population: _Population | None,
+) -> tuple[Verdicts, _Population]:
+    """`posterior` of one population, or of that which explains these heights.
+
+    Without evidence: what speaks for a column looks at its pixels too, and would bring the same noise twice.
+    """
     ratio, spread = np.array([c.ratio for c in known]), np.array([c.error for c in known])
     near = relative[np.abs(relative - 1) < 0.5]
     host_width = center_and_width(near)[1] if len(near) >= 10 else 0.1
     host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
-    frequency, mean = prior / prior.sum(), ratio.copy()
+    mean, frequency = population or _Population(ratio, prior / prior.sum())
     trust, doubt, log_evidence = 1.0, np.zeros(len(relative)), np.zeros((len(relative), len(known)))
     if evidence is not None:
         trust, share = _SHARES
@@ -153,6 +176,8 @@ def posterior(
         either = own[:, empty].sum(1) + novel[:, 0]  # nothing there, or something dark: as the other dark ones are
         own = np.where(empty, either[:, None] * nothing, own)
         novel[:, 0] = either * (1 - nothing.sum(1))
+        if population is not None:
+            break
         frequency = (own.sum(0) + prior) / (own.sum() + prior.sum())
         precision = 1 / np.maximum(spread, 1e-6) ** 2
         worth = own / width**2
@@ -165,7 +190,9 @@ def posterior(
     if evidence is not None:
         probability = probability**_CONFIDENCE
         probability /= probability.sum(1, keepdims=True)
-    return Verdicts(probability, [c.name for c in known] + list(OUTLIERS), np.hypot(counted, _SPECIES_WIDTH))
+    names = [c.name for c in known] + list(OUTLIERS)
+    verdicts = Verdicts(probability, names, np.hypot(counted, _SPECIES_WIDTH))
+    return verdicts, _Population(mean, frequency)
 
 
 def decide(
