@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import lapack
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
@@ -27,6 +28,7 @@ _SLOW = 2.0  # offsets that vary over more than this many widths of a column are
 _LINES = 64  # taken at a time
 _FEW = 500  # columns that need no sparse matrices
 _AROUND = 10.0  # widths from a line beyond which columns do not feel it, even by way of their neighbours
+_LEAST = 1e-4  # of the most that a line moves a column by: less is nothing
 _DRIFT = 12  # half waves in a frame up to which the scan's displacement is drift, not jitter
 _ALIKE = 6  # periods of the pattern along which columns are compared
 _FEWEST = 100  # columns that are
@@ -88,15 +90,15 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     index = (shared[column, line], (column, p.y[column] + line))
     crossed = sparse.coo_array(index, shape=(len(columns.yx), n_lines)).tocsr()
     moved = _moved(_stiffness(pixels, columns, 1 / model), crossed, columns)
-    absorbed = _dense(crossed.T @ moved)
-    fast = np.eye(n_lines) - _slow(n_lines, _SLOW * columns.width)
+    alone = sparse.diags_array(np.sum(slope**2 / model, axis=1, dtype=np.float64))
+    fast = sparse.eye_array(n_lines) - _slow(n_lines, _SLOW * columns.width)
     score = fast.T @ (score - own @ moved)
-    information = fast.T @ (np.diag(np.sum(slope**2 / model, axis=1, dtype=np.float64)) - absorbed) @ fast
+    information = _dense(fast.T @ (alone - crossed.T @ moved) @ fast)
     strength = float((score @ score - np.trace(information)) / np.sum(information**2))
     if strength <= 0:
         return nothing
     more, further = _along_pattern(columns, counts.shape, moved)
-    left = np.linalg.inv(information + more + np.eye(n_lines) / strength)
+    left = _inverse(information + more + np.eye(n_lines) / strength)
     error = np.zeros(len(inside))
     error[inside] = np.sqrt(np.maximum(_quadratic(moved, left), 0))
     return Jitter(left @ (score + further), float(np.sqrt(strength)), error)
@@ -160,15 +162,24 @@ def _stiffness(pixels: Pixels, columns: Columns, weight: Array | Image) -> spars
     return sparse.csr_array((values, near.other, near.pointer), shape=(len(own), len(own)))
 
 
-def _slow(n: int, width: float) -> Array:
+def _slow(n: int, width: float) -> sparse.csr_array:
     """Matrix of a Gaussian average along n lines, mirrored at the ends."""
     reach = int(4 * width + 0.5)
     offset = np.arange(-reach, reach + 1)
     bell = np.exp(-0.5 * (offset / width) ** 2)
     line = (np.arange(n)[:, None] + offset) % (2 * n)
-    place = np.arange(n)[:, None] * n + np.minimum(line, 2 * n - 1 - line)
-    share = np.broadcast_to(bell / bell.sum(), place.shape)
-    return np.asarray(np.bincount(place.ravel(), share.ravel(), minlength=n * n).reshape(n, n))
+    there = np.minimum(line, 2 * n - 1 - line)
+    row, share = np.repeat(np.arange(n), len(bell)), np.tile(bell / bell.sum(), n)
+    return sparse.coo_array((share, (row, there.ravel())), shape=(n, n)).tocsr()
+
+
+def _inverse(matrix: Array) -> Array:
+    """Inverse of a symmetric positive definite matrix."""
+    factor, wrong = lapack.dpotrf(matrix, lower=1)
+    if wrong:
+        return np.asarray(np.linalg.inv(matrix))
+    lower = lapack.dpotri(factor, lower=1)[0]
+    return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
 
 
 def _dense(matrix: Any) -> Array:
@@ -188,8 +199,8 @@ def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Colu
         near = np.flatnonzero((y > first - around) & (y < first + _LINES + around))
         own = stiffness[near][:, near].tocsc()
         solved = splu(own).solve(some[near].toarray()) if len(near) else np.zeros((0, some.shape[1]))
-        index = np.repeat(near, solved.shape[1]), np.tile(np.arange(solved.shape[1]), len(near))
-        parts.append(sparse.coo_array((solved.ravel(), index), shape=some.shape))
+        row, line = np.nonzero(np.abs(solved) > _LEAST * np.abs(solved).max(initial=0.0))
+        parts.append(sparse.coo_array((solved[row, line], (near[row], line)), shape=some.shape))
     return sparse.hstack(parts, format="csr")
 
 
