@@ -138,7 +138,7 @@ def test_posterior_is_calibrated() -> None:
     number = rng.choice(len(known), 20000, p=[0.86, 0.04, 0.01, 0.07, 0.02])
     mean = np.array([c.ratio for c in known])[number]
     heights = mean + rng.normal(0, 0.12, len(number)) * np.sqrt(0.2 + 0.8 * mean)
-    probability, names, _ = verdicts.posterior(heights, known)
+    probability, names, _ = verdicts.posterior(verdicts.Measured(heights), known)
     assert names[-2:] == ["darker", "brighter"]
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-9)
     best = probability.argmax(1)
@@ -154,7 +154,7 @@ def test_something_unknown_is_not_forced_into_a_class() -> None:
     crystal = get_crystal("WSe2")
     known = verdicts.choices(crystal.sublattices[0], ["V_W", "Se_W", "Te2_W"], crystal)
     heights = np.concatenate([rng.normal(1, 0.04, 1500), rng.normal(0.6, 0.02, 40), rng.normal(2.4, 0.05, 10)])
-    probability, names, _ = verdicts.posterior(heights, known)
+    probability, names, _ = verdicts.posterior(verdicts.Measured(heights), known)
     verdict = np.array(names)[probability.argmax(1)]
     assert (verdict[:1500] == "W").mean() > 0.999
     assert (verdict[1500:1540] == "darker").mean() > 0.95
@@ -169,7 +169,7 @@ def test_a_vacancy_is_an_empty_site(vacancies, dopants) -> None:
     heights = np.concatenate(
         [rng.normal(1, 0.05, 700), rng.normal(-0.03, 0.03, vacancies), rng.normal(0.3, 0.09, dopants), [0.14]]
     )
-    probability, names, _ = verdicts.posterior(heights, known)
+    probability, names, _ = verdicts.posterior(verdicts.Measured(heights), known)
     said = np.array(names)[probability.argmax(1)]
     assert (said[:700] == "W").mean() > 0.995
     assert (said[700 : 700 + vacancies] == "V_W").all()
@@ -187,7 +187,7 @@ def test_a_population_that_does_not_fit_its_name_loses_it(ratio, spread, reason,
     heights = np.concatenate([rng.normal(1, 0.06, 2000), rng.normal(ratio, spread, 60)])
     evidence = np.full((len(heights), 4), 0.01)
     evidence[:2000, 0], evidence[2000:, 2] = 0.97, 0.97
-    probability, names, _ = verdicts.decide(heights, known, ["V_W"], evidence, 1.0, 0.2)
+    probability, names, _ = verdicts.decide(verdicts.Measured(heights), known, ["V_W"], evidence)
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-9)
     said = np.array(names)[probability.argmax(1)]
     assert (said[:2000] == "W").mean() > 0.999

@@ -157,8 +157,9 @@ def _posterior(
     species = [name for name in species if not name.startswith(verdicts.OUTLIERS) and name not in taught]
     known = verdicts.choices(sublattice, species, crystal, exponent or 0.0)
     evidence = None if maps is None else _evidence(sites, maps, [c.name for c in known])
-    relative, scatter, beneath = (sites[name].to_numpy(float) for name in ("relative_height", "scatter", "beneath"))
-    found = verdicts.decide(relative, known, vacancies, evidence, scatter, beneath)
+    columns = ("relative_height", "scatter", "beneath", "counted")
+    heights = verdicts.Measured(*(sites[name].to_numpy(float) for name in columns))
+    found = verdicts.decide(heights, known, vacancies, evidence)
     full = [f"{name}_{element}" if name in verdicts.OUTLIERS else name for name in found.names]
     if maps is None or not taught:
         return found.probability, np.array(full, object)

@@ -201,7 +201,7 @@ def _moved(stiffness: sparse.csr_array, crossed: sparse.csr_array, columns: Colu
         solved = splu(own).solve(some[near].toarray()) if len(near) else np.zeros((0, some.shape[1]))
         row, line = np.nonzero(np.abs(solved) > _LEAST * np.abs(solved).max(initial=0.0))
         parts.append(sparse.coo_array((solved[row, line], (near[row], line)), shape=some.shape))
-    return sparse.hstack(parts, format="csr")
+    return sparse.csr_array(sparse.hstack(parts))
 
 
 def _quadratic(moved: sparse.csr_array | Array, left: Any) -> Array:

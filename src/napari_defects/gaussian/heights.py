@@ -72,6 +72,11 @@ class Heights:
         """
         return self._solve(stiffness)[0]
 
+    @property
+    def errors(self) -> Array:
+        """1 sigma of the heights of columns as they are, by counting alone, all else being known, shape (column,)."""
+        return np.asarray(1 / np.sqrt(np.maximum(self._own.diagonal(), 1e-300)))
+
     def _weigh(self, weight: Image) -> None:
         """Work out the normal equations, each pixel with its weight."""
         columns, pixels, near = self._columns, self._pixels, self._near

@@ -24,8 +24,7 @@ STIFFNESSES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """Of the background: the best is that with which the host scatters least."""
 
 _STEADY_NM = 0.005  # scatter of columns about the lattice: noisier positions are drawn towards their site
-_NEIGHBORS = 60
-_AROUND = 40  # columns that tell what a host column would be here
+_NEIGHBORS = 40
 
 
 def measuring_points(sites: pd.DataFrame) -> Array:
@@ -56,11 +55,12 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
         `sites` with `height` (in the image's unit; the amplitude where there is an atom, the linear fit's where
         there is none), `relative_height` (by the linear fit, which treats full and empty sites alike; 1 for the host
         column of its sublattice in its neighbourhood), `scatter`: how much more than elsewhere the relative
-        heights scatter in its neighbourhood, 1 or more, and `beneath`: the share of the counting noise of a host
-        column's height that comes from what is beneath it (dirt, neighbours, electronics) and stays where it is gone.
+        heights scatter in its neighbourhood, 1 or more; `counted`: the share of that scatter's square which is
+        counting noise, 0 (all dirt) to 1; and `beneath`: the share of the counting noise of a host column's height
+        that comes from what is beneath it (dirt, neighbours, electronics) and stays where it is gone.
     """
     scale = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
-    height, relative, scatter, beneath = np.full((4, len(sites)), np.nan)
+    height, relative, scatter, counted, beneath = np.full((5, len(sites)), np.nan)
     points, sigma = measuring_points(sites), _widths(sites)[:, None] / scale
     amplitude, names = sites["amplitude"].to_numpy(float), sites["sublattice"].to_numpy(str)
     frames, placed = sites["frame"].to_numpy(np.int64), np.isfinite(points).all(1)
@@ -79,10 +79,15 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
             spoiled = cKDTree(spikes * scale).query(points[rows])[0] < 2.5 * (sigma[rows] * scale).max()
         height[rows] = np.where(np.isfinite(amplitude[rows]) & ~spoiled, amplitude[rows], fitted)
         scatter[rows] = _local_scatter(relative[rows], points[rows], names[rows])
+        counted[rows] = _counted(relative[rows], scatter[rows], at.errors * noise.gain / fitted, names[rows])
         beneath[rows] = _beneath(image - noise.offset, points[rows] / scale, fitted, names[rows])
     cut = (points < 0).any(1) | (points > micrograph.extent_nm - scale).any(1)
     return sites.assign(
-        height=height, relative_height=np.where(cut, np.nan, relative), scatter=scatter, beneath=beneath
+        height=height,
+        relative_height=np.where(cut, np.nan, relative),
+        scatter=scatter,
+        counted=counted,
+        beneath=beneath,
     )
 
 
@@ -125,7 +130,7 @@ def _relative(height: Array, points: Array, sublattice: npt.NDArray[np.str_]) ->
     on = np.flatnonzero(np.isfinite(relative))
     if len(on) < 3:
         return relative
-    near = np.asarray(cKDTree(points[on]).query(points[on], k=min(_AROUND, len(on)))[1])
+    near = np.asarray(cKDTree(points[on]).query(points[on], k=min(_NEIGHBORS, len(on)))[1])
     local = np.maximum(np.median(relative[on][near], axis=1), 0.1)
     relative[on] /= local
     relative[on] -= _crosstalk(relative[on], reference[on], points[on], sublattice[on])
@@ -171,6 +176,18 @@ def _local_scatter(relative: Array, points: Array, sublattice: npt.NDArray[np.st
         near = np.asarray(cKDTree(points[on]).query(points[on], k=_NEIGHBORS)[1])
         ratio = np.median(deviation[on][near], axis=1)
         result[on] = np.where(ratio < 1.5, 1.0, np.minimum(ratio, 2 * ratio - 2))  # up to half as much again is chance
+    return result
+
+
+def _counted(relative: Array, scatter: Array, error: Array, sublattice: npt.NDArray[np.str_]) -> Array:
+    """Share of counting noise in the variance of the heights around each site; `error` is relative to each height."""
+    result = np.ones(len(relative))
+    for name in np.unique(sublattice[sublattice != ""]):
+        own = sublattice == name
+        host = own & (np.abs(relative - 1) < 0.5)
+        if host.sum() > 2:
+            width = scatter[own] * max(center_and_width(relative[host])[1], 1e-9)
+            result[own] = np.minimum((float(np.median(error[host])) / width) ** 2, 1)
     return result
 
 

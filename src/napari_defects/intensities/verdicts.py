@@ -35,9 +35,9 @@ _DIRTY_WIDTH = 0.05  # the same where maps speak too: they see through dirt
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = 0.01  # how many columns are darker (or brighter) than all known
 _KIN_WIDTH = 0.06  # how alike the columns of one unknown kind are
-_SHARES = (1.0, 0.6)  # of the evidence of intensity and of class maps: they look at the same pixels
+_SHARED = 0.4  # of the evidence of class maps is the counting noise that intensity has seen, too
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
-_MOST = 4.0  # sigma that intensity can speak against a choice where maps speak, too
+_MOST, _MOST_IN_DIRT = 4.0, 2.0  # sigma that intensity can speak against a choice where maps speak, too
 _RARITY = 1.5  # how much less than the host, in the logarithm, maps expect a defect before they see it
 _MEAN_ERROR = 0.756  # of a scatter from the mean deviation of n values, times sqrt(n)
 _VOID = 0.03  # what is darker than this and a bit is no column
@@ -97,30 +97,41 @@ def choices(sublattice: Sublattice, species: Sequence[str], crystal: Crystal, ex
     return result
 
 
-def posterior(
-    relative: Array,
-    known: Sequence[Choice],
-    evidence: Array | None = None,
-    scatter: Array | float = 1.0,
-    beneath: Array | float = 0.2,
-) -> Verdicts:
+class Measured(NamedTuple):
+    """Heights of the sites of one sublattice, as `photometry.relative_heights` measures them.
+
+    Attributes
+    ----------
+    relative : ndarray, shape (n,)
+        Relative to the host.
+    scatter : ndarray, shape (n,), or float
+        Factor by which they scatter more around this site than in the whole sublattice.
+    beneath : ndarray, shape (n,), or float
+        Share of the variance of a host column's height that stays where the column is gone.
+    counted : ndarray, shape (n,), or float
+        Share of their variance that is counting noise.
+    """
+
+    relative: Array
+    scatter: Array | float = 1.0
+    beneath: Array | float = 0.2
+    counted: Array | float = 1.0
+
+
+def posterior(heights: Measured, known: Sequence[Choice], evidence: Array | None = None) -> Verdicts:
     """Probability of every choice at every site of one sublattice.
 
     Parameters
     ----------
-    relative : ndarray, shape (n,)
-        Heights relative to the host.
+    heights : Measured
     known : sequence of Choice
         The host first.
     evidence : ndarray, shape (n, choice), optional
-        What else speaks for each choice, as probabilities.
-    scatter : ndarray, shape (n,), or float
-        Factor by which heights scatter more than those of the whole sublattice.
-    beneath : ndarray, shape (n,), or float
-        Share of the variance of a host column's height that stays where the column is gone.
+        What else speaks for each choice, as probabilities. It looks at the same pixels: of the evidence so much is
+        left out as heights have brought already, and what populations there are, heights decide alone.
     """
-    alone, population = _settled(relative, known, None, scatter, beneath, None)
-    return alone if evidence is None else _settled(relative, known, evidence, scatter, beneath, population)[0]
+    alone, population = _settled(heights, known, None, None)
+    return alone if evidence is None else _settled(heights, known, evidence, population)[0]
 
 
 class _Population(NamedTuple):
@@ -131,43 +142,37 @@ class _Population(NamedTuple):
 
 
 def _settled(
-    relative: Array,
-    known: Sequence[Choice],
-    evidence: Array | None,
-    scatter: Array | float,
-    beneath: Array | float,
-    population: _Population | None,
+    heights: Measured, known: Sequence[Choice], evidence: Array | None, population: _Population | None
 ) -> tuple[Verdicts, _Population]:
-    """`posterior` of one population, or of that which explains these heights.
-
-    Without evidence: what speaks for a column looks at its pixels too, and would bring the same noise twice.
-    """
+    """`posterior` given a population, or that which explains these heights."""
+    relative = heights.relative
+    scatter, stays, shared = (np.broadcast_to(x, relative.shape)[:, None] for x in heights[1:])
     ratio, spread = np.array([c.ratio for c in known]), np.array([c.error for c in known])
     near = relative[np.abs(relative - 1) < 0.5]
     host_width = center_and_width(near)[1] if len(near) >= 10 else 0.1
     host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     mean, frequency = population or _Population(ratio, prior / prior.sum())
-    trust, doubt, log_evidence = 1.0, np.zeros(len(relative)), np.zeros((len(relative), len(known)))
+    doubt, log_evidence = np.zeros((len(relative), 1)), np.zeros((len(relative), len(known)))
+    most = np.full_like(doubt, np.inf)
     if evidence is not None:
-        trust, share = _SHARES
-        log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / evidence[:, :1]) + _RARITY)
-        doubt = np.minimum(0, share * (np.log(np.maximum(1 - evidence[:, 0], 1e-9) / evidence[:, 0]) + _RARITY))
-    noise = host_width * np.broadcast_to(scatter, relative.shape)[:, None]
-    stays = np.broadcast_to(beneath, relative.shape)[:, None]
-    empty = ratio <= 0
+        most = _MOST_IN_DIRT + (_MOST - _MOST_IN_DIRT) / scatter
+        share, host = 1 - _SHARED * shared, evidence[:, :1]
+        log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / host) + _RARITY)
+        doubt = np.minimum(0, share * (np.log(np.maximum(1 - host, 1e-9) / host) + _RARITY))
+    noise, empty = host_width * scatter, ratio <= 0
     for _ in range(30):
         counted = noise * np.sqrt(stays + (1 - stays) * np.clip(mean, 0, 4))
         width = counted.copy()
         width[:, 1:] = np.hypot(counted[:, 1:], _SPECIES_WIDTH if evidence is None else _DIRTY_WIDTH)
         offset = (relative[:, None] - mean) / width
         weight = log_evidence + np.log(frequency)
-        misfit = 0.5 * offset**2 if evidence is None else np.minimum(0.5 * offset**2, 0.5 * _MOST**2)
-        among = weight - trust * (misfit + np.log(width))
+        misfit = 0.5 * np.minimum(np.abs(offset), most) ** 2
+        among = weight - misfit - np.log(width)
         among = np.exp(among - logsumexp(among, axis=1, keepdims=True))
         tails = np.where(empty, norm.logpdf(offset), student.logpdf(offset, _TAIL))  # what is empty does not vary
         familiar = np.exp(weight - np.log(width) + tails)
-        strange = _UNKNOWN * _outlier_density(relative) * np.exp(doubt)[:, None]
+        strange = _UNKNOWN * _outlier_density(relative) * np.exp(doubt)
         novel = strange / (strange.sum(1) + familiar.sum(1))[:, None]
         kin = _density_of_others(relative, np.where(novel[:, 0] > 0.5, novel[:, 0], 0.0), float(noise.min()))
         own = among * (1 - novel.sum(1, keepdims=True))
@@ -195,24 +200,17 @@ def _settled(
     return verdicts, _Population(mean, frequency)
 
 
-def decide(
-    relative: Array,
-    known: Sequence[Choice],
-    vacancies: Sequence[str],
-    evidence: Array | None,
-    scatter: Array | float,
-    beneath: Array | float,
-) -> Verdicts:
+def decide(heights: Measured, known: Sequence[Choice], vacancies: Sequence[str], evidence: Array | None) -> Verdicts:
     """`posterior`, but where a whole population does not fit its name, only host, vacancies, darker and brighter."""
-    found = posterior(relative, known, evidence, scatter, beneath)
-    wrong = misnamed(relative, known, found)
+    found = posterior(heights, known, evidence)
+    wrong = misnamed(heights.relative, known, found)
     if not wrong:
         return found
     own = np.isin(np.array(found.names, object)[found.probability.argmax(1)], list(wrong))
     why = "; ".join(f"as {name}, {reason}" for name, reason in wrong.items())
     log.warning("%s columns are called after none of the known species: %s.", np.count_nonzero(own), why)
     kept = [c for c in known if c is known[0] or (c.name in vacancies and c.name not in wrong)]
-    plain = posterior(relative, kept, None, scatter, beneath)
+    plain = posterior(heights, kept)
     found.probability[own] = 0
     for k, name in enumerate(plain.names):
         found.probability[own, found.names.index(name)] = plain.probability[own, k]
