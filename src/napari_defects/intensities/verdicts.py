@@ -35,7 +35,8 @@ _DIRTY_WIDTH = 0.05  # the same where maps speak too: they see through dirt
 _TAIL = 4  # degrees of freedom of the known populations, where something unknown is weighed against them
 _UNKNOWN = 0.01  # how many columns are darker (or brighter) than all known
 _KIN_WIDTH = 0.06  # how alike the columns of one unknown kind are
-_SHARED = 0.4  # of the evidence of class maps is the counting noise that intensity has seen, too
+_TRUST = 0.9  # of the evidence of intensity, and
+_SHARED = 0.3  # of that of class maps, which is the counting noise that intensity has seen, too
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
 _MOST, _MOST_IN_DIRT = 4.0, 2.0  # sigma that intensity can speak against a choice where maps speak, too
 _RARITY = 1.5  # how much less than the host, in the logarithm, maps expect a defect before they see it
@@ -127,11 +128,14 @@ def posterior(heights: Measured, known: Sequence[Choice], evidence: Array | None
     known : sequence of Choice
         The host first.
     evidence : ndarray, shape (n, choice), optional
-        What else speaks for each choice, as probabilities. It looks at the same pixels: of the evidence so much is
-        left out as heights have brought already, and what populations there are, heights decide alone.
+        What else speaks for each choice, as probabilities. It looks at the same pixels: of either's evidence a part
+        is left out, and what populations there are is asked of the heights without it and with it.
     """
     alone, population = _settled(heights, known, None, None)
-    return alone if evidence is None else _settled(heights, known, evidence, population)[0]
+    if evidence is None:
+        return alone
+    other = _settled(heights, known, evidence, None)[1]
+    return _settled(heights, known, evidence, population.cautious(other))[0]
 
 
 class _Population(NamedTuple):
@@ -139,6 +143,15 @@ class _Population(NamedTuple):
 
     mean: Array
     frequency: Array
+
+    def cautious(self, other: _Population) -> _Population:
+        """Means between those of the two, and of each species no more than both see.
+
+        Heights alone find some of a species in the noise of the host where there is none; with evidence that has the
+        same noise, its members are the brighter ones, too few and too bright.
+        """
+        species = np.minimum(self.frequency, other.frequency)[1:]
+        return _Population((self.mean + other.mean) / 2, np.append(1 - species.sum(), species))
 
 
 def _settled(
@@ -154,8 +167,9 @@ def _settled(
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     mean, frequency = population or _Population(ratio, prior / prior.sum())
     doubt, log_evidence = np.zeros((len(relative), 1)), np.zeros((len(relative), len(known)))
-    most = np.full_like(doubt, np.inf)
+    trust, most = 1.0, np.full_like(doubt, np.inf)
     if evidence is not None:
+        trust = _TRUST
         most = _MOST_IN_DIRT + (_MOST - _MOST_IN_DIRT) / scatter
         share, host = 1 - _SHARED * shared, evidence[:, :1]
         log_evidence[:, 1:] = share * (np.log(evidence[:, 1:] / host) + _RARITY)
@@ -168,7 +182,7 @@ def _settled(
         offset = (relative[:, None] - mean) / width
         weight = log_evidence + np.log(frequency)
         misfit = 0.5 * np.minimum(np.abs(offset), most) ** 2
-        among = weight - misfit - np.log(width)
+        among = weight - trust * (misfit + np.log(width))
         among = np.exp(among - logsumexp(among, axis=1, keepdims=True))
         tails = np.where(empty, norm.logpdf(offset), student.logpdf(offset, _TAIL))  # what is empty does not vary
         familiar = np.exp(weight - np.log(width) + tails)
