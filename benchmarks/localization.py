@@ -1,6 +1,7 @@
 """Precision, honesty of the errors and speed of locate, beside the Cramér–Rao bound and other tools.
 
 python benchmarks/localization.py [bound speed peers pulls] [--side 1024] [--peaks 5 50 200 1000 5000]
+    [--device cpu|cuda|mps]
 
 bound, peers:
 
@@ -120,18 +121,22 @@ def rough(image_side: int, peak: float, seed: int) -> tuple[np.ndarray, Columns]
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Columns per second of the joint fit with its errors, warm; the best of four."""
+    """Columns per second of the joint fit with its errors, warm; the best of four; by torch, too, on `--device`."""
     print(f"\nfit_columns, warm, {os.environ['NUMBA_NUM_THREADS']} threads")
     for peak in (50, 200, 1000):
         image, start = rough(2048, peak, 0)
-        took = []
-        for _ in range(4):
-            wall, cpu = time.perf_counter(), time.process_time()
-            fit_columns(image, start)
-            took.append((time.perf_counter() - wall, time.process_time() - cpu))
-        wall, cpu = np.min(took, axis=0)
-        n = len(start.yx)
-        print(f"  2048 x 2048, peak {peak:5g}: {n} columns, {n / wall:7.0f} per second, {n / cpu:7.0f} per CPU second")
+        for device in (None, options.device) if options.device else (None,):
+            took = []
+            for _ in range(4):
+                wall, cpu = time.perf_counter(), time.process_time()
+                fit_columns(image, start, device=device)
+                took.append((time.perf_counter() - wall, time.process_time() - cpu))
+            wall, cpu = np.min(took, axis=0)
+            n, by = len(start.yx), f"torch on {device}" if device else "compiled loops"
+            print(
+                f"  2048 x 2048, peak {peak:5g}, {by}: {n} columns, "
+                f"{n / wall:7.0f} per second, {n / cpu:7.0f} per CPU second"
+            )
 
 
 def peers(options: argparse.Namespace) -> None:
@@ -260,6 +265,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without one")
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--peaks", type=float, nargs="+", default=[5, 50, 200, 1000, 5000])
+    parser.add_argument("--device", help="cpu, cuda or mps: speed by torch there, beside the compiled loops")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

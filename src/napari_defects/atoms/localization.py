@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -46,6 +48,7 @@ def locate(
     threshold: float = 3.5,
     shape: Shape = "round",
     maps: Maps | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Atoms:
     """Find every column and fit all of them jointly.
@@ -70,6 +73,9 @@ def locate(
     maps : Maps, optional
         Class probabilities on the pixels of `micrograph`: columns are looked for where a network
         sees one, and scored by it.
+    device : str, optional
+        'cuda', 'mps' or 'cpu': where torch does the joint fit, to the same result within a small part of its
+        errors; loops compiled for the processor do it when None.
     progress : callable, optional
         ``progress(done, total)`` over frames, and over the blocks of which large ones are made.
 
@@ -86,7 +92,7 @@ def locate(
     Raises
     ------
     ValueError
-        If the pixel size is not known, an argument is out of range, or the maps do not fit.
+        If the pixel size is not known, an argument is out of range, the maps do not fit, or the device is not there.
     """
     pixel = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     for name, value in (("column_sigma_nm", column_sigma_nm), ("min_separation_nm", min_separation_nm)):
@@ -102,13 +108,14 @@ def locate(
             f"{micrograph.shape_yx[0]} x {micrograph.shape_yx[1]}; predict them from this image."
         )
 
+    fit = _fit_on(device)
     jobs = list(product(range(micrograph.n_frames), blocks(micrograph.shape_yx)))
 
     def one(job: tuple[int, Block]) -> tuple[pd.DataFrame, dict[str, float]]:
         index, block = job
         likely = None if maps is None else column_probability(maps, index)[block.pixels]
         scene = Scene.of(micrograph.frame(index)[block.pixels], pixel, column_sigma_nm, min_separation_nm)
-        table, note = _locate(scene, pixel, threshold, likely, shape)
+        table, note = _locate(scene, pixel, threshold, likely, shape, fit)
         return block.placed(table, pixel).assign(frame=index), note
 
     found: list[pd.DataFrame] = []
@@ -202,31 +209,40 @@ def candidates(
     return Candidates(detection.maxima(scene.counts, scene.sigma, scene.aspect, scene.apart), scene, pixel)
 
 
+def _fit_on(device: str | None) -> Callable[..., Columns]:
+    """Return `fit_columns` on a device; torch is loaded only where one is asked for."""
+    if device is None:
+        return fit_columns
+    from napari_defects.networks.devices import pick_device
+
+    return partial(fit_columns, device=pick_device(device))
+
+
 def _locate(
-    scene: Scene, pixel: Array, threshold: float, likely: Array | None, shape: Shape
+    scene: Scene, pixel: Array, threshold: float, likely: Array | None, shape: Shape, fit: Callable[..., Columns]
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """`locate` for one block of a frame, in nm from its corner."""
     counts, noise, sigma, aspect, apart = scene
     yx = detection.maxima(counts, sigma, aspect, apart, likely).above(threshold, apart, aspect)
     if len(yx) == 0:
         return tables.empty("atoms"), {}
-    columns = fit_columns(counts, detection.first_guess(counts, yx, sigma, aspect), polish=False, steps=4, errors=False)
+    columns = fit(counts, detection.first_guess(counts, yx, sigma, aspect), polish=False, steps=4, errors=False)
     for _ in range(2):
         columns = detection.pruned(columns, apart)
         more = detection.left_over(counts, columns, apart)
         if len(more) == 0:
             break
-        columns = fit_columns(counts, detection.joined(columns, more), polish=False, steps=3, errors=False)
-    columns = detection.pruned(fit_columns(counts, detection.pruned(columns, apart), fine_px=_FINE_PX), apart)
+        columns = fit(counts, detection.joined(columns, more), polish=False, steps=3, errors=False)
+    columns = detection.pruned(fit(counts, detection.pruned(columns, apart), fine_px=_FINE_PX), apart)
     if len(columns.yx) == 0:
         return tables.empty("atoms"), {}
     jitter = estimate_jitter(counts, columns)
     if jitter.rms_px > 0:
         counts = straighten(counts, jitter.offset_px)
-    fitted = fit_columns(counts, detection.continued(columns, counts.shape, apart), coarse=False, fine_px=_FINE_PX)
+    fitted = fit(counts, detection.continued(columns, counts.shape, apart), coarse=False, fine_px=_FINE_PX)
     for _ in range(2 if shape != "round" else 0):
         profile = measured_shape(counts, fitted, shape)
-        fitted = fit_columns(counts, replace(fitted, profile=profile), coarse=False, fine_px=_FINE_PX)
+        fitted = fit(counts, replace(fitted, profile=profile), coarse=False, fine_px=_FINE_PX)
     columns = fitted.taken(np.arange(len(fitted.yx)) < len(columns.yx))
     table = _table(columns, counts, noise, pixel, likely)
     table["x_err_nm"] = np.hypot(table["x_err_nm"], jitter.column_error_px[table.index] * pixel[1])

@@ -12,6 +12,7 @@ from ._options import (
     Channel,
     Crystal,
     DefectsFile,
+    Device,
     Image,
     ModelName,
     Out,
@@ -49,12 +50,13 @@ def predict(
 
 def locate(
     image: Image, out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
-    channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
+    channel: Channel = None, device: Device = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
     """Write the table of atoms."""
     from ..io import write_table
 
-    with running(image, read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel)) as (run, micrograph):
+    steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel)
+    with running(image, steps.updated({"locate": {"device": device}})) as (run, micrograph):
         atoms = run("locate", micrograph, maps=run.predicted(micrograph))
     write_table(atoms, out)
 

@@ -6,6 +6,7 @@ coarse grid.
 
 - ``columns``: `Columns`, what is fitted; ``neighbors``: which overlap; ``pixels``: their likelihood given counts.
 - ``windows``, ``kernels``, ``solvers``, ``threads``: compiled loops over pixels and over columns, on all cores.
+- ``device``, ``tensors``: pixels and equations by torch, on a GPU where there is one; loaded when asked for.
 - ``equations``, ``shared``: Fisher information of an image, and its solution; ``fits``: the fit.
 - ``heights``: the same at known places, where only heights are asked for.
 - ``bounds``: errors, goodness of fit, Cramér–Rao bound; ``shapes``: the profile, measured.

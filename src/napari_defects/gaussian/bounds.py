@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from napari_defects.gaussian import kernels, solvers
+from napari_defects.gaussian import kernels
 from napari_defects.gaussian.blur import wide_mean
 from napari_defects.gaussian.columns import Columns
 from napari_defects.gaussian.neighbors import Neighbors
 from napari_defects.gaussian.pixels import Pixels
-from napari_defects.gaussian.threads import spread
 from napari_defects.gaussian.windows import Array
 
 FINE = 2.5  # (binned) pixels in a width, at least: costs half a per cent of the precision
@@ -31,16 +30,9 @@ def covariance(pixels: Pixels, columns: Columns, near: Neighbors | None = None) 
     -------
     ndarray, shape (column, 3 or 4, 3 or 4)
     """
-    n, size = len(columns.yx), 4 if columns.free_sigma else 3
     near = near or Neighbors(columns)
-    pixels = pixels.within(_REACH * columns.profile.reach)
-    blocks = pixels.sparse_blocks(columns, near)
-    own = near.pointer[:-1][columns.outside(pixels.shape)]
-    blocks[own, 1, 1] = blocks[own, 2, 2] = 1e6  # their places are taken as known
-    rings = near.rings(columns.isotropic, min(_RING, n))
-    result = np.empty((n, size, size))
-    spread(solvers.covariances, n, blocks, near.other, near.pointer, rings, (0,) * size, result)
-    return result
+    rings = near.rings(columns.isotropic, min(_RING, len(columns.yx)))
+    return pixels.within(_REACH * columns.profile.reach).covariances(columns, near, rings)
 
 
 def column_misfit(counts: Array, columns: Columns) -> Array:

@@ -14,7 +14,7 @@ from napari_defects.gaussian.windows import Array
 
 _EXACT = 0.05  # relative error of a step: steps are many, and the information is not the latest
 _EXACT_FREE = 0.02  # where widths are free: all of them together move the background little by little
-_MOST = 100  # turns of the solver
+MOST = 100  # turns of the solver
 
 
 class NormalEquations:
@@ -25,18 +25,22 @@ class NormalEquations:
     """
 
     def __init__(self, pixels: Pixels, columns: Columns, near: Neighbors) -> None:
-        n, weight = len(columns.yx), pixels.weight(columns)
-        self.size = size = 4 if columns.free_sigma else 3
-        self.groups = groups = 0 if columns.free_sigma else int(columns.group.max()) + 1
-        self.group, self.near = columns.group, near
-        self.blocks = pixels.blocks(columns, near, weight)
-        self.stiffness = np.einsum("nii->ni", self.blocks[near.pointer[:-1]]).astype(np.float64)
+        self.size = 4 if columns.free_sigma else 3
+        self.groups = 0 if columns.free_sigma else int(columns.group.max()) + 1
+        self.group, self.exact = columns.group, _EXACT if self.size == 3 else _EXACT_FREE
+        self.stiffness = self._lay(pixels, columns, near)
+
+    def _lay(self, pixels: Pixels, columns: Columns, near: Neighbors) -> Array:
+        """Work the information out; return what there is of every column's own parameters, (column, 3 or 4)."""
+        n, size, groups, weight = len(columns.yx), self.size, self.groups, pixels.weight(columns)
+        self.near, self.blocks = near, pixels.blocks(columns, near, weight)
         side, node, nodes = pixels.background_blocks(columns, weight)
         wide, widths, joint = pixels.width_blocks(columns, weight, groups)
         self.shared = Shared(widths, joint, nodes)
         self.side = np.concatenate([wide[:, :size], side], axis=2, dtype=np.float32)
         first = np.broadcast_to(np.arange(groups), (n, groups))
         self.place = np.concatenate([first, groups + node], axis=1, dtype=np.int32)
+        return np.asarray(np.einsum("nii->ni", self.blocks[near.pointer[:-1]]), np.float64)
 
     def gather(self, own: Array, nodes: Array) -> Array:
         """Score of the unknowns from that of every column's four parameters and the nodes."""
@@ -54,5 +58,4 @@ class NormalEquations:
         spread(solvers.invert, len(extra), self.blocks, near.pointer, extra, unit, inverse)
         own = solvers.Own(self.blocks, near.other, near.pointer, extra, inverse, self.side, self.place)
         common = self.shared.common(float(damping.min()))
-        exact = _EXACT if self.size == 3 else _EXACT_FREE
-        return np.asarray(solvers.solve(own, common, unit, score, exact, _MOST))
+        return np.asarray(solvers.solve(own, common, unit, score, self.exact, MOST))

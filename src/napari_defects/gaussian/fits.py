@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +15,9 @@ from napari_defects.gaussian.equations import NormalEquations
 from napari_defects.gaussian.neighbors import Neighbors
 from napari_defects.gaussian.pixels import Pixels
 from napari_defects.gaussian.windows import Array
+
+if TYPE_CHECKING:
+    import torch
 
 _STALE = 0.07  # change of a column that makes its information worth working out anew
 _CORE = 0.8  # of a profile: its information
@@ -31,6 +37,7 @@ def fit_columns(
     errors: bool = True,
     tolerance: float = 1e-3,
     fine_px: float = FINE,
+    device: torch.device | str | None = None,
 ) -> Columns:
     """Fit all columns of an image at once by Poisson maximum likelihood.
 
@@ -58,6 +65,8 @@ def fit_columns(
         move all but a few columns (those beyond the edge) by less than its root in units of their error.
     fine_px : float
         Binned pixels that a width has at least in the second pass.
+    device : torch.device or str, optional
+        Where torch fits, to the same result; loops compiled for the processor when None.
 
     Returns
     -------
@@ -67,20 +76,31 @@ def fit_columns(
     if len(start.yx) == 0:
         return start
     counts = np.ascontiguousarray(counts, np.float64)
+    kind, make = _kinds(device)
     grid, near = start.nodes.shape, Neighbors(start)
     nearer = near.nearer(start)
-    binned = Pixels(counts, grid, binning=max(1, int(start.width / _COARSE)), reach=4.0)
+    binned = kind(counts, grid, binning=max(1, int(start.width / _COARSE)), reach=4.0)
     columns, equations = start, None
     if coarse:
-        columns, equations = _iterate(binned, binned, start, None, nearer, steps, 100 * tolerance)
+        columns, equations = _iterate(make, binned, binned, start, None, nearer, steps, 100 * tolerance)
     reach = _TAILS if start.profile.terms.shape[1] == 0 else None
-    fine = Pixels(counts, grid, binning=max(1, int(columns.width / fine_px)), reach=reach)
+    fine = kind(counts, grid, binning=max(1, int(columns.width / fine_px)), reach=reach)
     if polish:
-        columns, _ = _iterate(fine, binned, columns, equations, nearer, steps, tolerance)
+        columns, _ = _iterate(make, fine, binned, columns, equations, nearer, steps, tolerance)
     return replace(columns, covariance=covariance(fine, columns, near) if errors else start.covariance[:0])
 
 
+def _kinds(device: torch.device | str | None) -> tuple[Callable[..., Pixels], type[NormalEquations]]:
+    """Return what makes pixels and normal equations: compiled loops, or torch, loaded only when asked for."""
+    if device is None:
+        return Pixels, NormalEquations
+    from napari_defects.gaussian.device import DeviceEquations, DevicePixels
+
+    return partial(DevicePixels, device=device), DeviceEquations
+
+
 def _iterate(
+    make: type[NormalEquations],
     pixels: Pixels,
     coarse: Pixels,
     columns: Columns,
@@ -96,7 +116,7 @@ def _iterate(
     damping, before = np.maximum(0.0 if equations else 1e-2, least), np.full(2, 1e-300)
     deviance, pull = pixels.compare(columns)
     for _ in range(steps):
-        equations = equations or NormalEquations(coarse, columns, near)
+        equations = equations or make(coarse, columns, near)
         score = equations.gather(*pixels.score(columns, pull))
         for _ in range(6):
             step = equations.solve(score, damping, _trust(columns, pixels.shape))

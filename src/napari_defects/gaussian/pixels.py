@@ -7,9 +7,10 @@ from copy import copy
 import numpy as np
 import numpy.typing as npt
 
-from napari_defects.gaussian import kernels
+from napari_defects.gaussian import kernels, solvers
 from napari_defects.gaussian.columns import Columns, hat
 from napari_defects.gaussian.neighbors import Neighbors
+from napari_defects.gaussian.threads import spread
 from napari_defects.gaussian.windows import Array, Image, Index, Windows
 
 _SAMPLED = 1.3  # samples in a width, at least: errors are then right to 0.3 %, on the edge to a few
@@ -55,18 +56,24 @@ class Pixels:
         """Tables of all columns on these pixels; kept until other columns come."""
         key = columns.yx, columns.sigma, columns.profile
         if self._drawn is None or not _same(self._drawn[0], key):
-            self._drawn = key, columns.windows(self.counts.shape, self.binning, self.reach)
+            self._drawn = key, self._tables(columns)
         return self._drawn[1]
+
+    def _tables(self, columns: Columns) -> Windows:
+        return columns.windows(self.counts.shape, self.binning, self.reach)
 
     def model(self, columns: Columns) -> Image:
         """Model on these pixels; kept until other columns come."""
         key = columns.yx, columns.sigma, columns.profile, columns.amplitude, columns.nodes
         if self._seen is None or not _same(self._seen[0], key):
-            image = kernels.along(kernels.along(columns.nodes.T, *self.hats[0]).T, *self.hats[1])
-            if len(columns.yx):
-                kernels.render(image, self.windows(columns), columns.amplitude)
-            self._seen = key, image
+            self._seen = key, self._image(columns)
         return self._seen[1]
+
+    def _image(self, columns: Columns) -> Image:
+        image = kernels.along(kernels.along(columns.nodes.T, *self.hats[0]).T, *self.hats[1])
+        if len(columns.yx):
+            kernels.render(image, self.windows(columns), columns.amplitude)
+        return image
 
     def compare(self, columns: Columns) -> tuple[float, Image]:
         """Deviance, and the image of counts / model - 1."""
@@ -101,29 +108,50 @@ class Pixels:
 
     def sparse_blocks(self, columns: Columns, near: Neighbors) -> Image:
         """`blocks` from as few of the pixels as such smooth functions need, each for those around it."""
-        size, apart = 4 if columns.free_sigma else 3, columns.width / self.binning / max(1.0, columns.aspect)
-        skip = max(1, int(apart / _SAMPLED))
-        weight = self.weight(columns)[::skip, ::skip]
-        for axis, n in enumerate(self.counts.shape):
-            share = np.full(weight.shape[axis], skip, np.float32)
-            share[[0, -1]] -= 0.5 * (skip - 1)  # on the edge
-            share[-1] += (n - 1) % skip
-            weight = weight * (share[:, None] if axis == 0 else share)
+        size, skip = 4 if columns.free_sigma else 3, self.skip(columns)
+        down, right = self.shares(skip)
+        weight = self.weight(columns)[::skip, ::skip] * down[:, None] * right
         drawn = columns.windows(weight.shape, self.binning, self.reach, pitch=skip * self.binning)
         return kernels.products(weight, near.pairs, near.slot, drawn, columns.amplitude, size)
 
+    def skip(self, columns: Columns) -> int:
+        """Pixels from one to the next of those that `sparse_blocks` takes."""
+        return max(1, int(columns.width / self.binning / max(1.0, columns.aspect) / _SAMPLED))
+
+    def shares(self, skip: int) -> list[Image]:
+        """How many rows, and how many lines, each of those stands for."""
+        made = []
+        for n in self.counts.shape:
+            share = np.full(-(-n // skip), skip, np.float32)
+            share[[0, -1]] -= 0.5 * (skip - 1)  # on the edge
+            share[-1] += (n - 1) % skip
+            made.append(share)
+        return made
+
+    def covariances(self, columns: Columns, near: Neighbors, rings: Index) -> Array:
+        """Covariance of each column with those of its ring, shape (column, 3 or 4, 3 or 4); `solvers.covariances`."""
+        size, blocks = 4 if columns.free_sigma else 3, self.sparse_blocks(columns, near)
+        own = near.pointer[:-1][columns.outside(self.shape)]
+        blocks[own, 1, 1] = blocks[own, 2, 2] = 1e6  # their places are taken as known
+        result = np.empty((len(rings), size, size))
+        spread(solvers.covariances, len(rings), blocks, near.other, near.pointer, rings, (0,) * size, result)
+        return result
+
     def background_blocks(self, columns: Columns, weight: Image) -> tuple[Array, Index, Array]:
         """Fisher information of columns with nodes (column, 3 or 4, 9), those nodes (column, 9), and of nodes."""
-        grid, size = np.array([len(h) for h, _ in self.hats]), 4 if columns.free_sigma else 3
-        at = columns.yx / np.subtract(self.shape, 1) * (grid - 1)
-        first = np.clip(np.rint(at).astype(np.int64) - 1, 0, grid - 3)
+        size, (first, node) = 4 if columns.free_sigma else 3, self.around(columns)
         side = kernels.overlaps(
             weight, self.hats[0][0], self.hats[1][0], first, self.windows(columns), columns.amplitude, size
         )
-        three = np.arange(3)
+        return side.reshape(len(node), size, 9), node, self._nodes(weight)
+
+    def around(self, columns: Columns) -> tuple[Index, Index]:
+        """First of three nodes along each axis around each column, shape (column, 2), and all, shape (column, 9)."""
+        grid, three = np.array(columns.nodes.shape), np.arange(3)
+        at = columns.yx / np.subtract(self.shape, 1) * (grid - 1)
+        first = np.clip(np.rint(at).astype(np.int64) - 1, 0, grid - 3)
         node = (first[:, 0, None, None] + three[:, None]) * grid[1] + first[:, 1, None, None] + three
-        n = len(columns.yx)
-        return side.reshape(n, size, 9), node.reshape(n, 9), self._nodes(weight)
+        return first, node.reshape(len(first), 9)
 
     def width_blocks(self, columns: Columns, weight: Image, groups: int) -> tuple[Array, Array, Array]:
         """Fisher information of columns with widths of groups (column, 4, group), of widths, and of them with nodes.

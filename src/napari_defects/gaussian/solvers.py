@@ -12,7 +12,7 @@ from napari_defects.gaussian.windows import Array, Image, Index
 
 Rows = npt.NDArray[np.int32]
 
-_UNKNOWN = 1e-6  # of the information that a column would have alone: none
+UNKNOWN = 1e-6  # of the information that a column would have alone: none
 _SIDE = 64  # columns side by side
 
 
@@ -217,7 +217,7 @@ def covariances(
                 if rings[k, r] >= 0:
                     place[rings[k, r]] = -1
         for c in range(n):
-            least[c] = _UNKNOWN * m[c, c]
+            least[c] = UNKNOWN * m[c, c]
         for c in range(n - size):
             for k in range(_SIDE):  # where nothing is known of a neighbour, it stays where it is
                 known[k] = 1 / m[c, c, k] if m[c, c, k] > least[c, k] else 0.0

@@ -14,6 +14,7 @@ from napari_defects.widgets._layers import image_layer
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MAPS, Source
 from napari_defects.widgets._plots import Plot
 from napari_defects.widgets._points import table_layer, table_of
+from napari_defects.widgets._settings import device as device
 from napari_defects.widgets._steps import Made, Panel
 
 
@@ -25,7 +26,7 @@ class Localize(Panel):
     inputs: ClassVar = {"image": IMAGE, "crystal": CRYSTAL, "maps": MAPS}
     steps = ("atoms.locate", "lattice.fit_lattice", "lattice.assign_sites")
     main = ("threshold", "column_sigma_nm", "min_separation_nm", "max_offset_nm")
-    hide = ("maps",)
+    hide = ("maps", "device")
     follow = "Classify"
 
     @staticmethod
@@ -43,7 +44,8 @@ class Localize(Panel):
         from napari_defects.atoms import bound
         from napari_defects.atoms import locate as find
 
-        atoms = find(image.value, maps=maps.value if maps else None, progress=progress, **locate)
+        likely = maps.value if maps else None
+        atoms = find(image.value, maps=likely, device=device(), progress=progress, **locate)
         made = {"step": "Localize", "locate": locate, "fit_lattice": fit_lattice, "assign_sites": assign_sites}
         known: dict[str, Any] = {
             "image": image.image,
