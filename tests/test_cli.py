@@ -191,6 +191,7 @@ def test_predict_writes_one_channel_a_class(image, tmp_path):
         (("analyze", "IMAGE", "--set", "locate.sigma=3", "-o", "OUT"), "unknown locate keyword 'sigma'"),
         (("analyze", "IMAGE", "--set", "nonsense", "-o", "OUT"), "STEP.KEY=VALUE"),
         (("analyze", "IMAGE", "--set", "nonsense=2", "-o", "OUT"), "STEP.KEY=VALUE"),
+        (("locate", "IMAGE", "--device", "abacus", "-o", "OUT.csv"), "`device` must be one that is there"),
         (("classify", "IMAGE", "-o", "OUT"), "--crystal"),
         (("predict", "IMAGE", "-o", "OUT"), "--model"),
         (("track", "--defects", "IMAGE", "-o", "OUT.csv"), "csv, parquet or xlsx"),

@@ -23,6 +23,12 @@ def device() -> str | None:
     return None if chosen == "auto" else chosen
 
 
+def accelerator() -> str | None:
+    """Return the device for what compiled loops do on a processor: only one that was chosen, and is none."""
+    chosen = device()
+    return None if chosen == "cpu" else chosen
+
+
 def limit_threads() -> None:
     """Let the libraries that compute use as many threads as the settings say; called in the thread that computes."""
     threads = int(setting("threads", 0))

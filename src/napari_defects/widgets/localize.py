@@ -14,7 +14,7 @@ from napari_defects.widgets._layers import image_layer
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MAPS, Source
 from napari_defects.widgets._plots import Plot
 from napari_defects.widgets._points import table_layer, table_of
-from napari_defects.widgets._settings import device as device
+from napari_defects.widgets._settings import accelerator
 from napari_defects.widgets._steps import Made, Panel
 
 
@@ -45,7 +45,7 @@ class Localize(Panel):
         from napari_defects.atoms import locate as find
 
         likely = maps.value if maps else None
-        atoms = find(image.value, maps=likely, device=device(), progress=progress, **locate)
+        atoms = find(image.value, maps=likely, device=accelerator(), progress=progress, **locate)
         made = {"step": "Localize", "locate": locate, "fit_lattice": fit_lattice, "assign_sites": assign_sites}
         known: dict[str, Any] = {
             "image": image.image,
