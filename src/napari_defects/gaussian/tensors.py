@@ -210,7 +210,7 @@ def covariances(blocks: Tensor, other: Tensor, rings: Tensor) -> Tensor:
         row = around.clamp(min=0)
         hit = (other[row][:, :, None, :] == around[:, None, :, None]) & (around >= 0)[:, :, None, None]
         hit &= (around >= 0)[:, None, :, None]
-        at = hit.to(torch.uint8).argmax(dim=-1)
+        at = hit.to(torch.int32).argmax(dim=-1)
         m = blocks[row[:, :, None], at] * hit.any(dim=-1)[..., None, None]
         m = m.transpose(2, 3).reshape(-1, n, n).to(exact)
         m = (m + m.mT) / 2

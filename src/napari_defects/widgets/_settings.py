@@ -24,7 +24,7 @@ def device() -> str | None:
 
 
 def accelerator() -> str | None:
-    """Return the device for what compiled loops do on a processor: only one that was chosen, and is none."""
+    """Return the GPU that was named, for what compiled loops do where none was; else None."""
     chosen = device()
     return None if chosen == "cpu" else chosen
 
