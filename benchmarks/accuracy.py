@@ -135,8 +135,8 @@ def multislice(folder: Path, doses: list[float], only: str, thinnings: int) -> N
                 continue
             mean, error = results.mean(), results["micro_f1"].sem()
             print(
-                f"{name:16}{dose:9.1e}{mean['atoms P']:9.4f}{mean['atoms R']:9.4f}{mean['n']:6.0f}{mean['precision']:8.3f}"
-                f"{mean['recall']:8.3f}{mean['micro_f1']:10.4f}{error:8.4f}{mean['s']:6.1f}",
+                f"{name:16}{dose:9.1e}{mean['atoms P']:9.4f}{mean['atoms R']:9.4f}{mean['n']:6.0f}"
+                f"{mean['precision']:8.3f}{mean['recall']:8.3f}{mean['micro_f1']:10.4f}{error:8.4f}{mean['s']:6.1f}",
                 flush=True,
             )
 
