@@ -47,19 +47,25 @@ def pairs(found: np.ndarray, truth: np.ndarray, radius: float) -> tuple[np.ndarr
 
 
 def f1(found: pd.DataFrame, truth: pd.DataFrame, radius: float, extent: np.ndarray) -> dict[str, float]:
-    """Precision and recall of detection, and class-aware micro-F1, the border left out."""
+    """Precision and recall of detection, class-aware micro-F1 and lowest recall of a class, the border left out."""
     at = [table[["y_nm", "x_nm"]].to_numpy(float).reshape(-1, 2) for table in (found, truth)]
     a, b = pairs(*at, radius)
     inner = [((p > BORDER_NM) & (p < extent - BORDER_NM)).all(1) for p in at]
     keep_found, keep_truth = inner[0].copy(), inner[1]
     keep_found[a] = keep_truth[b]
     counted = keep_truth[b]
-    right = (found["species"].to_numpy(object)[a] == truth["species"].to_numpy(object)[b])[counted].sum()
+    named = np.zeros(len(truth), bool)
+    named[b] = found["species"].to_numpy(object)[a] == truth["species"].to_numpy(object)[b]
+    right, of_class = (
+        named[keep_truth].sum(),
+        pd.Series(named[keep_truth]).groupby(truth["species"].to_numpy()[keep_truth]),
+    )
     n_found, n_truth = max(keep_found.sum(), 1), max(keep_truth.sum(), 1)
     return {
         "precision": counted.sum() / n_found,
         "recall": counted.sum() / n_truth,
         "micro_f1": 2 * right / (n_found + n_truth),
+        "lowest": float(of_class.mean().min()) if right else 0.0,
         "n": int(keep_truth.sum()),
     }
 
@@ -117,7 +123,8 @@ def multislice(folder: Path, doses: list[float], only: str, thinnings: int) -> N
     import tifffile
 
     print(
-        f"{'image':16}{'dose':>9}{'atoms P':>9}{'atoms R':>9}{'n':>6}{'P':>8}{'R':>8}{'micro-F1':>10}{'+-':>8}{'s':>6}"
+        f"{'image':16}{'dose':>9}{'atoms P':>9}{'atoms R':>9}{'n':>6}{'P':>8}{'R':>8}"
+        f"{'micro-F1':>10}{'+-':>8}{'lowest R':>10}{'s':>6}"
     )
     for image in json.loads((folder / "manifest.json").read_text())["images"]:
         name, params = image["name"], image["params"]
@@ -136,7 +143,8 @@ def multislice(folder: Path, doses: list[float], only: str, thinnings: int) -> N
             mean, error = results.mean(), results["micro_f1"].sem()
             print(
                 f"{name:16}{dose:9.1e}{mean['atoms P']:9.4f}{mean['atoms R']:9.4f}{mean['n']:6.0f}"
-                f"{mean['precision']:8.3f}{mean['recall']:8.3f}{mean['micro_f1']:10.4f}{error:8.4f}{mean['s']:6.1f}",
+                f"{mean['precision']:8.3f}{mean['recall']:8.3f}{mean['micro_f1']:10.4f}{error:8.4f}"
+                f"{mean['lowest']:10.3f}{mean['s']:6.1f}",
                 flush=True,
             )
 
