@@ -60,3 +60,15 @@ def test_nothing_to_measure_is_no_trouble() -> None:
     for image in (np.zeros((40, 40)), np.full((40, 40), 7.0)):
         found = Heights(image, np.array([(12.0, 14.0), (25.0, 24.0)]), np.full(2, SIGMA))(1.0)
         np.testing.assert_allclose(found, 0, atol=1e-3)
+
+
+def test_errors_of_columns_alone_are_their_scatter() -> None:
+    """With pixels as they are, and (wide columns) with binned ones."""
+    rng, places = np.random.default_rng(7), np.array([(40.0, 40.0), (40.0, 120.0), (120.0, 40.0), (120.0, 120.0)])
+    y, x = np.mgrid[:160, :160]
+    for sigma in (1.6, 6.0):
+        bumps = [40 * np.exp(-0.5 * ((y - v) ** 2 + (x - u) ** 2) / sigma**2) for v, u in places]
+        counted = [Heights(rng.poisson(4 + np.sum(bumps, 0)).astype(float), places, np.full(4, sigma)) for _ in range(40)]
+        scatter = np.std([heights(10.0) for heights in counted], axis=0).mean()
+        stated = np.mean([heights.errors for heights in counted])
+        assert 0.85 < scatter / stated < 1.2

@@ -75,7 +75,7 @@ class Heights:
     @property
     def errors(self) -> Array:
         """1 sigma of the heights of columns as they are, by counting alone, all else being known, shape (column,)."""
-        return np.asarray(1 / np.sqrt(np.maximum(self._own.diagonal(), 1e-300)))
+        return np.asarray(1 / (self._pixels.binning * np.sqrt(np.maximum(self._own.diagonal(), 1e-300))))
 
     def _weigh(self, weight: Image) -> None:
         """Work out the normal equations, each pixel with its weight."""
