@@ -1,6 +1,7 @@
 """Where defects are lost at low doses: what the counts allow, beside what each witness and the verdict make of them.
 
     python benchmarks/low_dose.py [--seeds 4] [--doses 3e3 6e3 1e4 2e4]
+    python benchmarks/low_dose.py --multislice [--shared FOLDER]
 
 Simulated WSe2 of 8 nm at three pixel sizes, as many kinds of defects and conditions as `reliability.py` draws, counted
 anew at each dose. Class-aware micro-F1, and means over the images with their standard error, of
@@ -8,18 +9,26 @@ anew at each dose. Class-aware micro-F1, and means over the images with their st
 - verdict: `classify` with maps, all steps; network: its likeliest class at each site;
 - normal: heights alone, each class normally distributed with the mean, scatter and share that it has in this image;
 - counts: the same if heights had no error but counting (Fisher information with neighbours free, nothing else unknown).
+
+With `--multislice`, "counts" of the WSe2 images of the checks, their own electrons thinned: classes where the image at
+full dose has them, a background that is known, and the errors of counting alone. No verdict by height can do better.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from accuracy import f1
+import tifffile
+from accuracy import analysed, f1, table_of
 from reliability import ALIGNED
 from scipy import sparse
+from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
@@ -96,6 +105,17 @@ def counting_errors(expected: np.ndarray, points: np.ndarray, sigma: np.ndarray)
     return np.sqrt(np.array([information.solve(unit[k])[k] for k in range(len(points))]))
 
 
+def by_sublattice(
+    values: np.ndarray, true: np.ndarray, metal: np.ndarray, errors: np.ndarray | None = None
+) -> np.ndarray:
+    """Apply `normal` to either sublattice; with `errors` of the sites, each class scatters as its sites do by those."""
+    said = np.empty(len(values), object)
+    for own in (metal, ~metal):
+        each = None if errors is None else {c: float(np.median(errors[own][true[own] == c])) for c in true[own]}
+        said[own] = normal(values[own], true[own], each)
+    return said
+
+
 def rows_of(seed: int, pixel: float, doses: list[float]) -> Iterator[dict[str, float]]:
     """Scores of one scene at each dose."""
     made, rng = scene(seed, pixel)
@@ -117,14 +137,6 @@ def rows_of(seed: int, pixel: float, doses: list[float]) -> Iterator[dict[str, f
             table = pd.DataFrame({"y_nm": at[kept, 0], "x_nm": at[kept, 1], "species": said[kept]})
             return f1(table, truth, 0.1, extent)["micro_f1"]
 
-        def by_heights(values: np.ndarray, errors: np.ndarray | None = None, metal: np.ndarray = metal,
-                       true: np.ndarray = true) -> np.ndarray:  # fmt: skip
-            said = np.empty(len(values), object)
-            for own in (metal, ~metal):
-                each = None if errors is None else {c: float(np.median(errors[own][true[own] == c])) for c in true[own]}
-                said[own] = normal(values[own], true[own], each)
-            return said
-
         sigma = np.full((len(at), 2), float(measured["sigma_nm"].median()) / pixel)
         clean = Heights(made.expected_e * dose, at / pixel, sigma[:, 0])(0.1)
         error, center = counting_errors(made.expected_e * dose, at / pixel, sigma), np.zeros(len(at))
@@ -138,15 +150,62 @@ def rows_of(seed: int, pixel: float, doses: list[float]) -> Iterator[dict[str, f
             "dose": dose, "pixel": pixel,
             "verdict": f1(nd.classify(micrograph, sites, maps=maps), truth, 0.1, extent)["micro_f1"],
             "network": score(networks_own(micrograph, maps, measured, at)),
-            "normal": score(by_heights(relative, None)), "counts": score(by_heights(counted, error)),
+            "normal": score(by_sublattice(relative, true, metal)),
+            "counts": score(by_sublattice(counted, true, metal, error)),
         }  # fmt: skip
+
+
+def multislice(folder: Path, doses: list[float], draws: int = 10) -> None:
+    """Print what counting allows on each WSe2 image thinned to each dose, mean over several draws."""
+    for image in json.loads((folder / "manifest.json").read_text())["images"]:
+        name, params = image["name"], image["params"]
+        if name not in ("wsete_low", "wsete_mid", "wsete_coarse"):
+            continue
+        pixel, pixels = params["pixel_size_nm"], tifffile.imread(folder / image["file"]).astype(float)
+        micrograph = nd.Micrograph(pixels, pixel)
+        sites = relative_heights(micrograph, analysed(micrograph, "WSe2")["sites"])
+        sites = sites[(sites["sublattice"] != "") & sites["relative_height"].notna()]
+        at, relative = measuring_points(sites), sites["relative_height"].to_numpy(float)
+        truth, metal = table_of(folder / f"{name}_defects.csv", pixel, "type"), sites["sublattice"].to_numpy(str) == "W"
+        distance, which = cKDTree(truth[["y_nm", "x_nm"]]).query(at)
+        true = np.where(distance < 0.1, truth["species"].to_numpy(object)[which], HOST)
+        electrons = np.clip((pixels - params["offset"]) / params["gain"], 0, None)
+        smooth = gaussian_filter(electrons, 0.015 / pixel)  # what pixels scatter by; heights are those of the image
+        sigma = np.full((len(at), 2), float(sites["sigma_nm"].median()) / pixel)
+        center = np.ones(len(at))
+        for own in (metal, ~metal):
+            for species in np.unique(true[own].astype(str)):
+                center[own & (true == species)] = np.median(relative[own & (true == species)])
+        for dose in sorted(d for d in doses if d <= params["dose_e_per_A2"]):
+            share = dose / params["dose_e_per_A2"]
+            height = Heights(share * electrons, at / pixel, sigma[:, 0])(0.1)
+            error = counting_errors(share * smooth, at / pixel, sigma)
+            for own in (metal, ~metal):
+                error[own] /= np.median(height[own & (true == HOST)])
+            scores = []
+            for seed in range(draws):
+                drawn = center + error * np.random.default_rng(seed).normal(size=len(at))
+                said = by_sublattice(drawn, true, metal, error)
+                table = pd.DataFrame({"y_nm": at[:, 0], "x_nm": at[:, 1], "species": said})[said != HOST]
+                scores.append(f1(table, truth, 0.1, micrograph.extent_nm)["micro_f1"])
+            scatter = [float(np.median(error[own & (true == HOST)])) for own in (metal, ~metal)]
+            print(
+                f"{name:14}{dose:9.0f}  counts {np.mean(scores):.3f} +- {np.std(scores) / np.sqrt(draws):.3f}"
+                f"   error of a height: W {scatter[0]:.3f}, Se2 {scatter[1]:.3f}",
+                flush=True,
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.environ.get("NAPARI_DEFECTS_SHARED", Path(__file__).parents[2] / "shared")
+    parser.add_argument("--multislice", action="store_true", help="what counting allows on the check images")
+    parser.add_argument("--shared", type=Path, default=Path(default))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--doses", type=float, nargs="+", default=[3e3, 6e3, 1e4, 2e4])
     options = parser.parse_args()
+    if options.multislice:
+        return multislice(options.shared / "checks" / "multislice", options.doses)
     rows = []
     for seed in range(options.seeds):
         for pixel in (0.0125, 0.0135, 0.0207):
