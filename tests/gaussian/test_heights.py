@@ -68,7 +68,9 @@ def test_errors_of_columns_alone_are_their_scatter() -> None:
     y, x = np.mgrid[:160, :160]
     for sigma in (1.6, 6.0):
         bumps = [40 * np.exp(-0.5 * ((y - v) ** 2 + (x - u) ** 2) / sigma**2) for v, u in places]
-        counted = [Heights(rng.poisson(4 + np.sum(bumps, 0)).astype(float), places, np.full(4, sigma)) for _ in range(40)]
+        counted = [
+            Heights(rng.poisson(4 + np.sum(bumps, 0)).astype(float), places, np.full(4, sigma)) for _ in range(40)
+        ]
         scatter = np.std([heights(10.0) for heights in counted], axis=0).mean()
         stated = np.mean([heights.errors for heights in counted])
         assert 0.85 < scatter / stated < 1.2

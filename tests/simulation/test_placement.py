@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,11 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_nonsense_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must be|has no site"):
         made("MoS2", **options)
+
+
+def test_defects_without_room_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    nd.simulate("graphene", field_of_view_nm=3.0, pixel_size_nm=0.03, defects={"V2": 2}, seed=1)
+    assert not caplog.records
+    _, sites = nd.simulate("graphene", field_of_view_nm=3.0, pixel_size_nm=0.03, defects={"V2": 40}, seed=1)
+    assert len(sites)
+    assert re.search(r"only \d+ of 40 V2 found room", caplog.text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +23,9 @@ from .placement import check_defects, check_species
 from .probe import Microscope
 from .relaxation import Displacements, Relaxation, read_relaxation
 from .scan import Scan
-from .truth import true_defects, true_sites
+from .truth import Scene, true_defects, true_sites
+
+log = logging.getLogger(__name__)
 
 
 def simulate(
@@ -159,6 +163,8 @@ def simulate(
     options: dict[str, Any] = {"disorder_pm": disorder_pm, "clustering": clustering, "frames": frames, "lines": lines}
     images, sites, truth = [], [], []
     for scene in bench.scenes(defects, rng, at=at, relaxation=shifts, motion=motion, **options):
+        if not images:
+            _warn_of_missing(defects, scene)
         images.append(detector.read(scene.expected_e, rng, shot_noise=shot_noise))
         sites.append(true_sites(scene))
         truth.append(true_defects(scene))
@@ -177,3 +183,14 @@ def simulate(
     metadata = {"defects": tables.check(defect_table, "defects"), "simulation": parameters}
     data = np.stack(images) if frames > 1 else images[0]
     return Micrograph(data, pixel_size_nm, frame_interval_s, metadata), Sites(site_table)
+
+
+def _warn_of_missing(defects: Mapping[str, float], scene: Scene) -> None:
+    """Tell of which species fewer found room than were asked for by number."""
+    placed = Counter(defect.species for defect in scene.specimen.defects)
+    for species, asked in defects.items():
+        if asked > 1 and placed[species] < asked:
+            log.warning(
+                "only %d of %d %s found room in this field; simulate a larger one, or fewer defects.",
+                placed[species], asked, species,
+            )  # fmt: skip
