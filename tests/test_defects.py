@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,38 @@ def test_a_perfect_crystal_has_no_defects_under_dirt_and_beside_a_hole(pristine:
     assert 1250 < sites["i"].notna().sum() < 1370  # 1410 without the hole
     for keywords in ({"method": "intensities"}, {"maps": undecided(image)}):
         assert len(classify(image, sites, **keywords)) <= 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("with_maps", [True, False])
+def test_only_what_can_be_there_is_named(mixed: Case, with_maps: bool) -> None:
+    image, sites, truth = mixed
+    options = {"maps": undecided(image)} if with_maps else {"method": "intensities"}
+    found = classify(image, sites, species="V_Se, V2_Se, V_W", **options)  # type: ignore[arg-type]
+    expected = {"Te_Se": "brighter_Se", "Te2_Se": "brighter_Se", "Se_W": "darker_W", "Te2_W": "brighter_W"}
+    pairs = compared(found, truth.assign(species=truth["species"].replace(expected)), image)
+    assert (pairs["found"] == pairs["truth"]).mean() > 0.9
+    named = classify(image, sites, species=["V_Se", "V2_Se", "V_W", "Te_Se", "Te2_Se", "Se_W"], **options)  # type: ignore[arg-type]
+    pairs = compared(named, truth.assign(species=truth["species"].replace({"Te2_W": "brighter_W"})), image)
+    assert (pairs["found"] == pairs["truth"]).mean() > 0.95
+
+
+def test_what_the_model_does_not_know_is_told_by_its_atomic_number(mixed: Case) -> None:
+    """Se on W, kept from a network that is sure of it under another name."""
+    image, sites, truth = mixed
+    classes = ("background", "W", "Se2", "V_Se", "V2_Se", "V_W", "darker_W", "brighter_Se")
+    maps = undecided(image, classes)
+    found = classify(image, sites, maps=maps, species=("V_Se", "V2_Se", "V_W", "Se_W", "Te_Se", "Te2_Se"))
+    pairs = compared(found, truth.assign(species=truth["species"].replace({"Te2_W": "brighter_W"})), image)
+    assert (pairs["found"] == pairs["truth"]).mean() > 0.9
+
+
+def test_species_that_cannot_be_are_refused_by_name(mixed: Case) -> None:
+    image, sites, _ = mixed
+    for wrong in ("V_S", "V_Se+V_W", "darker_W", "tellurium"):
+        with pytest.raises(ValueError, match=re.escape(wrong.partition("_")[2] or wrong)):
+            classify(image, sites, method="intensities", species=wrong)
+    with pytest.raises(ValueError, match="`species` goes with the methods maps and intensities"):
+        classify(image, sites, method="bonds", species="V_Se")
 
 
 def test_min_probability_is_obeyed(mixed: Case) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import ndimage
 
 from .bonds import classify_bonds
+from .bonds.blobs import BLOBS, blobs_of
 from .bonds.chemistry import sample_maps
-from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, site_of
+from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, is_species, occupants, site_of
 from .intensities import verdicts
 from .intensities.photometry import measuring_points, relative_heights
 from .intensities.surroundings import within_lattice
@@ -28,9 +29,6 @@ VERDICT_RADIUS_NM = 0.05
 """Maps are averaged over this radius around a site."""
 
 _NAMES = [c.name for c in DEFECTS]
-_BLOBS = ("V1", "V2", "SW")
-_BLOB_NM = 0.03  # small against the discs that networks draw, so that a sure one keeps its probability
-_SEPARATION_NM = 0.35
 _UNLIKE = 16.0  # chi-square of a contrast between sublattices that no detector gives
 
 
@@ -41,6 +39,7 @@ def classify(
     method: str = "maps",
     maps: Maps | None = None,
     model: Any = None,
+    species: str | Sequence[str] | None = None,
     min_probability: float = 0.5,
     progress: Progress | None = None,
 ) -> Defects:
@@ -63,6 +62,10 @@ def classify(
         From `predict`; otherwise `model` is run.
     model : Model or str, optional
         By default the shipped model of the crystal, for maps or for cells.
+    species : str or sequence of str, optional
+        What can be there at all, as ``"V_Se, V2_Se, Ti_W"``; everything that the model knows, or vacancies without one,
+        when None. Any other column that is wrong becomes darker or brighter. What the model does not know is told by
+        the intensity that its atomic number makes one expect.
     min_probability : float
         Leave out what is less certain.
     progress : callable, optional
@@ -86,6 +89,7 @@ def classify(
     if not 0 <= min_probability <= 1:
         raise ValueError(f"`min_probability` must be within 0 to 1, got {min_probability}.")
     crystal = _crystal_of(sites)
+    known = _possible(species, crystal, method)
     attrs = dict(sites.attrs)
     sites = Sites(check(sites, "sites"))
     sites.attrs.update(attrs)
@@ -98,7 +102,9 @@ def classify(
         maps = _predict(micrograph, crystal, model, progress)
     if maps is not None:
         _check_maps(maps, micrograph, crystal)
-    blobs = method == "maps" and maps is not None and set(_BLOBS) & set(maps.classes)
+    blobs = method == "maps" and maps is not None and set(BLOBS) & set(maps.classes)
+    if blobs and known is not None:
+        raise ValueError("`species` cannot be chosen where bonds name the defects; select rows of the result instead.")
     if blobs or method == "bonds":
         bonded = classify_bonds(
             sites, crystal=crystal, maps=maps, min_probability=min_probability, micrograph=micrograph, progress=progress
@@ -107,10 +113,28 @@ def classify(
     measured = relative_heights(micrograph, sites)
     inside = within_lattice(sites, crystal, np.asarray(micrograph.extent_nm, np.float64))
     measured["relative_height"] = measured["relative_height"].where(inside)
-    return _by_sites(measured, crystal, maps if method == "maps" else None, method, min_probability)
+    return _by_sites(measured, crystal, maps if method == "maps" else None, known, method, min_probability)
 
 
-def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: str, least: float) -> Defects:
+def _possible(species: str | Sequence[str] | None, crystal: Crystal, method: str) -> tuple[str, ...] | None:
+    """Species that can be there, checked against the crystal; None for all that is known."""
+    if species is None:
+        return None
+    names = tuple(
+        filter(None, (name.strip() for name in (species.split(",") if isinstance(species, str) else species)))
+    )
+    if method not in ("maps", "intensities"):
+        raise ValueError(f"`species` goes with the methods maps and intensities, got method={method!r}; leave it out.")
+    for name in names:
+        if not is_species(name) or "+" in name or name.startswith(verdicts.OUTLIERS):
+            raise ValueError(f"`species` must be names of one site each, as V_Se or Te2_Se, got {name!r}.")
+        occupants(name, crystal)
+    return names
+
+
+def _by_sites(
+    sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, known: tuple[str, ...] | None, method: str, least: float
+) -> Defects:
     """One verdict per site, sublattice by sublattice."""
     parts = []
     medians = sites[sites["relative_height"].notna()].groupby("sublattice")["height"].median()
@@ -127,8 +151,10 @@ def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: 
         own = sites[(sites["sublattice"] == sublattice.name) & sites["relative_height"].notna()]
         if own.empty:
             continue
-        probability, names = _posterior(own, sublattice, crystal, exponent, maps)
-        alone, plain = (probability, names) if maps is None else _posterior(own, sublattice, crystal, exponent, None)
+        probability, names = _posterior(own, sublattice, crystal, exponent, maps, known)
+        alone, plain = probability, names
+        if maps is not None:
+            alone, plain = _posterior(own, sublattice, crystal, exponent, None, known)
         best = 1 + probability[:, 1:].argmax(1)
         certainty = np.minimum(probability[np.arange(len(own)), best], _CERTAIN)
         proportion = probability[np.arange(len(own)), best] / np.maximum(probability[:, 1:].sum(1), 1e-300)
@@ -144,7 +170,12 @@ def _by_sites(sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, method: 
 
 
 def _posterior(
-    sites: pd.DataFrame, sublattice: Sublattice, crystal: Crystal, exponent: float | None, maps: Maps | None
+    sites: pd.DataFrame,
+    sublattice: Sublattice,
+    crystal: Crystal,
+    exponent: float | None,
+    maps: Maps | None,
+    possible: tuple[str, ...] | None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.object_]]:
     """Probability of each species at the sites of one sublattice, host first, and their names.
 
@@ -152,11 +183,17 @@ def _posterior(
     """
     element = sublattice.element
     vacancies = _vacancies(element, len(sublattice.column))[-1 if exponent is None else 0 :]
-    species = vacancies if maps is None else [name for name in maps.classes if site_of(name) == element]
+    classes = [] if maps is None else [name for name in maps.classes if site_of(name) == element]
+    species = (classes if maps is not None else vacancies) if possible is None else [*possible]
+    if exponent is None:
+        species = [name for name in species if name in vacancies]
+    species = [name for name in species if site_of(name) == element and not name.startswith(verdicts.OUTLIERS)]
     taught = () if maps is None else tuple(name for name in species if name in maps.taught)
-    species = [name for name in species if not name.startswith(verdicts.OUTLIERS) and name not in taught]
-    known = verdicts.choices(sublattice, species, crystal, exponent or 0.0)
-    evidence = None if maps is None else _evidence(sites, maps, [c.name for c in known])
+    known = verdicts.choices(sublattice, [s for s in species if s not in taught], crystal, exponent or 0.0)
+    evidence = None
+    if maps is not None:
+        other = [] if possible is None else [name for name in classes if name not in species]
+        evidence = _evidence(sites, maps, known, verdicts.left_out(sublattice, other, crystal, exponent or 0.0))
     columns = ("relative_height", "scatter", "beneath", "counted")
     heights = verdicts.Measured(*(sites[name].to_numpy(float) for name in columns))
     found = verdicts.decide(heights, known, vacancies, evidence)
@@ -168,12 +205,20 @@ def _posterior(
     return np.column_stack([rest, said]), np.array([*full, *taught], object)
 
 
-def _evidence(sites: pd.DataFrame, maps: Maps, names: list[str]) -> npt.NDArray[np.float64]:
-    """Probabilities of the classes possible at these sites, from the maps around them."""
+def _evidence(
+    sites: pd.DataFrame, maps: Maps, known: list[verdicts.Choice], other: list[verdicts.Choice]
+) -> npt.NDArray[np.float64]:
+    """Probabilities of the classes possible at these sites, from the maps around them.
+
+    For what the network does not know, those `other` classes speak that are as dark or as bright beside the host.
+    """
     place = measuring_points(sites)
     at = pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": place[:, 0], "x_nm": place[:, 1]})
-    seen = np.column_stack([sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) for name in names]) + 2e-4
-    return np.asarray(seen / seen.sum(1, keepdims=True))
+    named = [c.name for c in [*known, *other] if c.name in maps.classes]
+    seen = {name: sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) + 2e-4 for name in named}
+    alike = [[c.name] if c.name in seen else [o.name for o in other if (o.ratio < 1) == (c.ratio < 1)] for c in known]
+    own = [sum((seen[name] for name in names), np.zeros(len(at))) for names in alike]
+    return np.asarray(np.column_stack(own) / np.sum(list(seen.values()), axis=0)[:, None])
 
 
 def _said(sites: pd.DataFrame, maps: Maps, names: tuple[str, ...]) -> npt.NDArray[np.float64]:
@@ -191,31 +236,10 @@ def _vacancies(element: str, n: int) -> list[str]:
 
 def _with_blobs(bonded: Defects, maps: Maps, n_frames: int, least: float) -> Defects:
     """Foreign atoms by their bonds; vacancies and rotated bonds, which have no site, straight from the maps."""
-    foreign = bonded[~bonded["species"].isin(_BLOBS)]
-    rows = [{"frame": n, **blob} for n in range(n_frames) for blob in _blobs(maps, n) if blob["probability"] >= least]
+    foreign = bonded[~bonded["species"].isin(BLOBS)]
+    rows = [{"frame": n, **blob} for n in range(n_frames) for blob in blobs_of(maps, n) if blob["probability"] >= least]
     parts = [part for part in (foreign, pd.DataFrame(rows)) if len(part)]
     return _table(pd.concat(parts).assign(method="maps")) if parts else Defects(empty("defects"))
-
-
-def _blobs(maps: Maps, frame: int) -> list[dict[str, Any]]:
-    """Maxima of the smoothed maps of each class, the strongest within reach of each other."""
-    step = np.broadcast_to(np.asarray(maps.pixel_size_nm, float), (2,))
-    found = []
-    for name in (c for c in _BLOBS if c in maps.classes):
-        plane = np.asarray(maps.frame(frame)[maps.classes.index(name)], np.float32)
-        smooth = ndimage.gaussian_filter(plane, _BLOB_NM / step)
-        size = np.maximum(3, 2 * np.rint(0.5 * _SEPARATION_NM / step).astype(int) + 1)
-        top = (ndimage.maximum_filter(smooth, size=tuple(size)) == smooth) & (smooth > 0.1)
-        for y, x in np.argwhere(top):
-            found.append(
-                {"y_nm": y * step[0], "x_nm": x * step[1], "species": name, "probability": float(smooth[y, x])}
-            )
-    found.sort(key=lambda blob: -float(blob["probability"]))
-    kept: list[dict[str, Any]] = []
-    for blob in found:
-        if all(np.hypot(blob["y_nm"] - k["y_nm"], blob["x_nm"] - k["x_nm"]) > _SEPARATION_NM for k in kept):
-            kept.append(blob)
-    return kept
 
 
 def _table(found: pd.DataFrame) -> Defects:

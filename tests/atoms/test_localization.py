@@ -107,6 +107,26 @@ def test_maps_guide_but_do_not_forbid() -> None:
     assert ((atoms["score"] >= 0) & (atoms["score"] <= 1)).all()
 
 
+def test_bumps_of_dirt_between_columns_are_none_where_maps_see_the_rest() -> None:
+    yx, amplitude = columns.honeycomb(SHAPE)
+    inner = yx[columns.inner(yx, SHAPE)]
+    near = cKDTree(inner).query_ball_tree(cKDTree(inner), 1.2 * np.sort(cKDTree(inner).query(inner, k=2)[0][:, 1])[0])
+    three = [inner[k] for k in near if len(k) == 4]
+    hollow = np.array([2 * p[0] - p[1] for p in three[:6]]) if len(three) else np.zeros((0, 2))
+    hollow = hollow[cKDTree(yx).query(hollow)[0] > 10]
+    assert len(hollow) >= 3
+    strength = np.where(np.arange(len(hollow)) == 0, 400.0, 110.0)  # one bright: an atom that lies on the crystal
+    expected = columns.draw(SHAPE, yx, 400 * amplitude, SIGMA, 40.0) + columns.draw(SHAPE, hollow, strength, SIGMA, 0.0)
+    image = np.random.default_rng(0).poisson(expected)
+    likely = np.clip(columns.draw(SHAPE, yx, np.ones(len(yx)), 0.6 * SIGMA, 0.0), 0, 1)
+    maps = nd.Maps(np.stack([1 - likely, likely]), ("background", "W"), columns.PIXEL_NM)
+    blank = nd.Maps(np.stack([np.ones(SHAPE), np.zeros(SHAPE)]), ("background", "W"), columns.PIXEL_NM)
+    seen = [cKDTree(located(image, maps=m)[0]).query(hollow)[0] < 3 for m in (maps, blank, None)]
+    assert seen[0].tolist() == [True] + [False] * (len(hollow) - 1)
+    assert seen[1].all()  # maps that see nothing are not believed
+    assert seen[2].all()
+
+
 def test_a_movie_has_its_frames() -> None:
     yx, amplitude = columns.honeycomb((128, 160))
     clean = columns.draw((128, 160), yx, 80 * amplitude, SIGMA, 8.0)

@@ -192,6 +192,19 @@ def test_empty_sites_but_not_in_holes() -> None:
     assert len(sites) == len(kept) + len(empty) + 1
 
 
+@pytest.mark.parametrize(("share", "vacant"), [(0.2, True), (0.9, False)])
+def test_dirt_beside_an_empty_site_is_no_atom_that_left_it(share: float, vacant: bool) -> None:
+    atoms = planted(side_nm=8.0)
+    metal = atoms[atoms["amplitude"] > atoms["amplitude"].median()]
+    gone = metal[metal[["y_nm", "x_nm"]].sub(4).abs().max(axis=1) < 1.5].iloc[[0]]
+    bump = gone.assign(y_nm=gone["y_nm"] + 0.09, x_nm=gone["x_nm"] + 0.08, amplitude=share * gone["amplitude"])
+    kept = pd.concat([atoms.drop(gone.index), bump], ignore_index=True)
+    sites = assign_sites(kept, fit_lattice(kept, "WSe2"))
+    place = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float) - gone[["y_nm", "x_nm"]].to_numpy()
+    there = np.hypot(*place.T) < 0.05
+    assert (there & sites["y_nm"].isna().to_numpy()).sum() == int(vacant)
+
+
 def test_movie_keeps_its_indices_from_frame_to_frame() -> None:
     first = planted("graphene", side_nm=3.0)
     frames = [first.assign(frame=n, y_nm=first["y_nm"] + 0.02 * n, x_nm=first["x_nm"] - 0.03 * n) for n in range(4)]

@@ -24,6 +24,7 @@ _DEEP = 5.0  # widths inside from which columns are trusted to say what lies out
 _REPEATED = 0.8  # of the columns that a shift must bring onto others to be a period of the pattern
 _WEAKEST = 0.2  # response, relative to the strongest around, that may be a column
 _BINNED = 2.2  # bins in a width, at least, where what is left over is looked through
+_UNSEEN, _BRIGHT = 0.05, 0.4  # probability of a column by maps, and height beside bright ones, that say it is one
 _DIMMEST = 0.1  # of the bright columns around: half of a lone chalcogen, twice a doubly empty one
 
 
@@ -124,6 +125,23 @@ def pruned(columns: Columns, apart: float) -> Columns:
     a, b = columns.amplitude[pairs[:, 0]], columns.amplitude[pairs[:, 1]]
     keep[np.where(a < b, pairs[:, 0], pairs[:, 1])] = False
     return columns.taken(keep)
+
+
+def believed(columns: Columns, likely: Array) -> Columns:
+    """Leave out dim columns that a network sees nothing of, if it sees most others: bumps of the dirt between columns.
+
+    What no network was told of, as an atom that lies on the crystal, is kept if it is bright.
+    """
+    seen = sampled(likely, columns.yx)
+    if len(seen) == 0 or np.median(seen) < 0.5:
+        return columns
+    return columns.taken((seen > _UNSEEN) | (columns.amplitude > _BRIGHT * bright(columns)))
+
+
+def sampled(likely: Array, yx: Array) -> Array:
+    """Values of an image at the pixels nearest to some places, shape (n,)."""
+    at = np.clip(np.rint(yx).astype(int), 0, np.subtract(likely.shape, 1))
+    return np.asarray(likely[at[:, 0], at[:, 1]])
 
 
 def joined(columns: Columns, yx: Array, amplitude: Array | None = None) -> Columns:

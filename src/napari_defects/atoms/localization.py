@@ -234,6 +234,8 @@ def _locate(
             break
         columns = fit(counts, detection.joined(columns, more), polish=False, steps=3, errors=False)
     columns = detection.pruned(fit(counts, detection.pruned(columns, apart), fine_px=_FINE_PX), apart)
+    if likely is not None:
+        columns = detection.believed(columns, likely)
     if len(columns.yx) == 0:
         return tables.empty("atoms"), {}
     jitter = estimate_jitter(counts, columns)
@@ -262,8 +264,7 @@ def _table(columns: Columns, counts: Array, noise: Noise, pixel: Array, likely: 
     z = np.nan_to_num(columns.amplitude / error[:, 0])
     score = np.minimum(1, columns.amplitude / (0.25 * detection.bright(columns))) / (1 + np.exp(4 - z))
     if likely is not None:
-        at = np.clip(np.rint(columns.yx).astype(int), 0, np.subtract(likely.shape, 1))
-        score *= 0.5 + 0.5 * likely[at[:, 0], at[:, 1]]
+        score *= 0.5 + 0.5 * detection.sampled(likely, columns.yx)
     shift = (noise.read_noise / noise.gain) ** 2
     table = pd.DataFrame(
         {

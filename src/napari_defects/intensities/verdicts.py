@@ -98,6 +98,13 @@ def choices(sublattice: Sublattice, species: Sequence[str], crystal: Crystal, ex
     return result
 
 
+def left_out(sublattice: Sublattice, classes: Sequence[str], crystal: Crystal, exponent: float) -> list[Choice]:
+    """Classes of a network that are not among the choices: as `choices`, and what is darker or brighter by a half."""
+    known = [name for name in classes if not name.startswith(OUTLIERS)]
+    outliers = [Choice(name, 0.5 if name.startswith("darker") else 1.5, 0.0) for name in classes if name not in known]
+    return choices(sublattice, known, crystal, exponent)[1:] + outliers
+
+
 class Measured(NamedTuple):
     """Heights of the sites of one sublattice, as `photometry.relative_heights` measures them.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
 from ..tables import Atoms, Sites, check, positions_nm
 from .fitting import by_frame
-from .model import Lattice
+from .model import Array, Indices, Lattice
 from .occupancy import empty_sites
 
-_LEFT = 0.7  # bond lengths within which an atom off the lattice accounts for an empty site
+_LEFT = 0.7  # bond lengths within which an atom off the lattice accounts for an empty site,
+_WHOLE = 0.5  # if it is so bright beside those on such sites: fainter ones are dirt
 
 
 def assign_sites(atoms: Atoms, lattice: Lattice, *, max_offset_nm: float = 0.08) -> Sites:
@@ -76,10 +78,8 @@ def _assign_frame(table: pd.DataFrame, lattice: Lattice, max_offset_nm: float) -
         return table
     ei, ej, es = empty_sites(lattice.position, lattice.crystal, lattice.scale, np.column_stack([i, j, s])[taken])
     where = lattice.position(ei, ej, es)
-    if not taken.all():  # no vacancy where an atom is that has merely left its site, as at a grain boundary
-        bond = lattice.crystal.nearest_neighbor_nm * lattice.scale
-        alone = np.asarray(cKDTree(points[~taken]).query(where)[0]) > _LEFT * bond
-        ei, ej, es, where = ei[alone], ej[alone], es[alone], where[alone]
+    alone = _alone(where, es, points, table["amplitude"].to_numpy(float), np.where(taken, s, -1), lattice)
+    ei, ej, es, where = ei[alone], ej[alone], es[alone], where[alone]
     empty = pd.DataFrame(
         {
             "frame": np.full(len(ei), table["frame"].iloc[0], np.int64),
@@ -93,3 +93,20 @@ def _assign_frame(table: pd.DataFrame, lattice: Lattice, max_offset_nm: float) -
     on = pd.concat([table[taken], empty]) if len(empty) else table[taken]
     on = on.assign(ideal_err_nm=lattice.position_err(on["i"].to_numpy(int), on["j"].to_numpy(int), on["sublattice"]))
     return pd.concat([on.sort_values(["i", "j", "sublattice"]), table[~taken]])
+
+
+def _alone(
+    where: Array, sublattice: Indices, points: Array, amplitude: Array, taken: Indices, lattice: Lattice
+) -> npt.NDArray[np.bool_]:
+    """Whether no atom is near an empty site that has merely left it, as at a grain boundary.
+
+    `sublattice` is that of each empty site, `taken` that of each atom, -1 for those off the lattice.
+    """
+    alone, reach = np.ones(len(where), bool), _LEFT * lattice.crystal.nearest_neighbor_nm * lattice.scale
+    for own in np.unique(sublattice).tolist():
+        usual = np.median(amplitude[taken == own]) if (taken == own).any() else 0.0
+        left = points[(taken < 0) & ~(amplitude < _WHOLE * usual)]
+        if len(left):
+            here = sublattice == own
+            alone[here] = np.asarray(cKDTree(left).query(where[here])[0]) > reach
+    return alone

@@ -119,7 +119,7 @@ RECIPES: dict[str, TrainingRecipe] = {
             "darker_X",
             "brighter_X",
         ),
-        Training(crystal=FAMILY, pixel_size_nm=0.02, steps=10000, images=1500, images_per_step=0.5, held_back=104),
+        Training(crystal=FAMILY, pixel_size_nm=0.02, steps=6000, images=1500, images_per_step=0.5, held_back=104),
         replace(_ROUGH, foreign=0.9, foreign_fraction=(0.004, 0.08)),
     ),
     "atoms": TrainingRecipe(

@@ -161,7 +161,8 @@ def simulate(
         frozen_phonons=frozen_phonons if engine == "multislice" else None, progress=progress,
     )  # fmt: skip
     options: dict[str, Any] = {"disorder_pm": disorder_pm, "clustering": clustering, "frames": frames, "lines": lines}
-    images, sites, truth = [], [], []
+    images: list[np.ndarray] = []
+    sites, truth = [], []
     for scene in bench.scenes(defects, rng, at=at, relaxation=shifts, motion=motion, **options):
         if not images:
             _warn_of_missing(defects, scene)

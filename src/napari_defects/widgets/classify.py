@@ -18,7 +18,7 @@ class Classify(Panel):
     help = "Names the sites that are not what the crystal says."
     inputs: ClassVar = {"image": IMAGE, "sites": SITES, "maps": MAPS, "model": MODEL}
     steps = ("defects.classify",)
-    main = ("method", "min_probability")
+    main = ("method", "species", "min_probability")
     hide = ("maps", "model")
     follow = "Average"
 
