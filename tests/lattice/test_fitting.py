@@ -216,6 +216,30 @@ def test_movie_keeps_its_indices_from_frame_to_frame() -> None:
     assert (names == 1).all().all()
 
 
+def test_a_lattice_blurred_by_noise_is_found() -> None:
+    """Graphene at low dose, a fifth of the atoms being noise; the same on a lattice of squares is none."""
+    atoms = planted("graphene", side_nm=6.0, scatter_nm=0.018)
+    rng = np.random.default_rng(1)
+    stray = rng.choice(len(atoms), len(atoms) // 5, replace=False)
+    atoms.loc[stray, ["y_nm", "x_nm"]] = rng.uniform(0, 6, (len(stray), 2))
+    lattice = fit_lattice(atoms, "graphene")
+    truth = planted("graphene", side_nm=6.0, scatter_nm=1e-6)[["y_nm", "x_nm"]].to_numpy()
+    off = truth - lattice.position(*lattice.index(truth))
+    assert np.median(np.linalg.norm(off, axis=1)) < 0.01
+    side = np.arange(0.07, 6, 0.142)
+    square = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)[: len(atoms)]
+    square = square + rng.normal(0, 0.018, square.shape)
+    with pytest.raises(ValueError, match="no lattice of graphene found"):
+        fit_lattice(atoms.iloc[: len(square)].assign(y_nm=square[:, 0], x_nm=square[:, 1]), "graphene")
+
+
+def test_real_dumbbells_are_no_honeycomb(shared: Path) -> None:
+    """Two thirds of these columns lie near its sites, but farther off than their errors say."""
+    atoms = nd.locate(nd.read_micrograph(shared / "data" / "formats" / "HAADF26.dm3"))
+    with pytest.raises(ValueError, match=r"no lattice of MoS2 found .* pm off it"):
+        fit_lattice(atoms, "MoS2")
+
+
 def test_no_lattice_is_said_clearly() -> None:
     atoms = planted()
     random = np.random.default_rng(0).uniform(0, 8, (len(atoms), 2))

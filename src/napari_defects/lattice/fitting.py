@@ -26,7 +26,10 @@ from .occupancy import empty_sites
 _log = logging.getLogger(__name__)
 
 _MIN_ATOMS = 12
-_MIN_SCORE = 0.3
+_LEAST_SCORE = 0.06  # of a basis worth a try, and
+_SURE_SCORE = 0.3  # of one beyond doubt; one in between is a lattice blurred by noise, if
+_SHARE_ON = 0.5  # and a bit of the atoms lie on it (chance puts 0.18 of 1500 random ones on their best, 0.45 of 40),
+_UNEXPLAINED = 3.0  # times as far away, at most, as their errors say
 _SURE_ODDS = 100.0
 _OFF = 0.2  # of the atoms off the lattice: worth a word
 _AVOID = 2.5  # bond lengths around a defect that are left out of the fit
@@ -102,12 +105,11 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
             "lower the detection threshold or use a larger image."
         )
     basis, score = find_basis(points, crystal)
-    cells, connected = index_along_tree(points, basis, crystal) if score > _MIN_SCORE else (points, np.zeros(1, bool))
+    if score < _LEAST_SCORE:
+        raise _lost(crystal, points, "the distances between neighbours fit none")
+    cells, connected = index_along_tree(points, basis, crystal)
     if connected.sum() < max(_MIN_ATOMS, 0.3 * len(points)):
-        raise ValueError(
-            f"no lattice of {crystal.name} found in {len(points)} atoms (score {max(score, 0):.2f}, "
-            f"{_MIN_SCORE} needed); are crystal and pixel size right, and is the image at atomic resolution?"
-        )
+        raise _lost(crystal, points, f"no more than {connected.mean():.0%} hang together")
     points, cells = points[connected], cells[connected]
     amplitude = table["amplitude"].to_numpy(float)[connected]
     reference = None if previous is None else previous.vectors_nm
@@ -128,12 +130,24 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
         cells = sites[:, :2] + crystal.fractions[sites[:, 2]]
         calm = _undisturbed(lattice, points[on], sites[on], amplitude[on])
         lattice = _least_squares(points[on], cells[on], crystal, calm)
+    error = 1e3 * float(np.nanmedian(table[["y_err_nm", "x_err_nm"]].to_numpy(float)))
+    few, far = on.mean() < _SHARE_ON + len(points) ** -0.5, lattice.residual_pm > _UNEXPLAINED * error
+    if score < _SURE_SCORE and (few or far):
+        why = f"{on.mean():.0%} lie on the best one, {lattice.residual_pm:.0f} pm off it where {error:.0f} are expected"
+        raise _lost(crystal, points, why)
     if previous is None and on.mean() < 1 - _OFF:
         _log.warning(
             "%.0f %% of the atoms are not on this lattice of %s; if there is another grain, fit_grains() fits both.",
             100 * (1 - on.mean()), crystal.name,
         )  # fmt: skip
     return _with_origin(lattice, cells[on], previous)
+
+
+def _lost(crystal: Crystal, points: Array, why: str) -> ValueError:
+    return ValueError(
+        f"no lattice of {crystal.name} found in {len(points)} atoms: {why}; are crystal and pixel size right, and is "
+        "the image at atomic resolution?"
+    )
 
 
 def _least_squares(points: Array, cells: Array, crystal: Crystal, use: npt.NDArray[np.bool_]) -> Lattice:
