@@ -140,6 +140,27 @@ def test_species_that_cannot_be_are_refused_by_name(mixed: Case) -> None:
         classify(image, sites, method="bonds", species="V_Se")
 
 
+@pytest.mark.parametrize(("counted", "called"), [(0.2, False), (1.0, True)])
+def test_dirt_makes_columns_brighter_than_counting_does(counted: float, called: bool) -> None:
+    """Three columns far above the host, which the maps rather take for it."""
+    rng = np.random.default_rng(0)
+    relative = np.append(rng.normal(1, 0.1, 300), (1.42, 1.44, 1.46))
+    known = [
+        verdicts.Choice("Mo", 1.0, 0.0),
+        verdicts.Choice("Te_Mo", 1.36, 0.08),
+        verdicts.Choice("V_Mo", -0.05, 0.05),
+    ]
+    evidence = np.tile([0.98, 0.01, 0.01], (303, 1))
+    evidence[300:] = 0.74, 0.25, 0.01
+    said = verdicts.posterior(verdicts.Measured(relative, counted=counted), known, evidence)
+    assert ((said.probability[300:, 1] > 0.5) == called).all()
+    assert (said.probability[:300].argmax(1) == 0).mean() > 0.99
+    gone = relative - 1.0 * (np.arange(303) >= 300)  # as many empty ones: no dirt makes these
+    evidence[300:] = 0.74, 0.01, 0.25
+    said = verdicts.posterior(verdicts.Measured(gone - 0.42, counted=counted), known, evidence)
+    assert (said.probability[300:, 2] > 0.5).all()
+
+
 def test_min_probability_is_obeyed(mixed: Case) -> None:
     image, sites, _ = mixed
     counts = [len(classify(image, sites, method="intensities", min_probability=p)) for p in (0.01, 0.5, 0.95)]
