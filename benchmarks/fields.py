@@ -1,4 +1,4 @@
-"""The whole chain on multislice fields of our own: other aberrations, dirt, pixels, crystals than the check images have.
+"""The whole chain on multislice fields of our own: other aberrations, dirt and crystals than the check images have.
 
     python benchmarks/fields.py [--only NAME ...] [--counts 3]
 
