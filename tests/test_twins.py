@@ -90,3 +90,14 @@ def test_read_noise_under_an_uneven_layer() -> None:
     twin = match(image, "WSe2")
     assert twin.detector.read_noise_e == pytest.approx(1.5, rel=0.25)
     assert twin.surface.contamination == pytest.approx(0.4, abs=0.25)
+
+
+@pytest.mark.parametrize("brightest", ["W", "Se"])
+def test_sublattices_are_those_that_one_says(brightest: str) -> None:
+    """At low angles Se2 is brighter than W: taken for one another, the twin is turned by 60 degrees."""
+    low = nd.Microscope(detector_inner_mrad=30, detector_outer_mrad=90)
+    image, _ = nd.simulate(
+        "WSe2", field_of_view_nm=6.0, pixel_size_nm=0.03, microscope=low, scan=nd.Scan(rotation_deg=10.0), seed=3
+    )
+    turned = nd.match(image, "WSe2", microscope=low, brightest=brightest).scan.rotation_deg
+    assert (turned - 10.0) % 120 == pytest.approx(0.0 if brightest == "Se" else 60.0, abs=0.5)

@@ -24,6 +24,7 @@ def train(
     ] = None,
     convergence_mrad: Annotated[float | None, typer.Option(help="of the probe, with --match")] = None,
     energy_kev: Annotated[float | None, typer.Option(help="of the electrons, with --match")] = None,
+    brightest: Annotated[str | None, typer.Option(help="brightest sublattice, as Se, with --match")] = None,
     crystal: Crystal = None,
     steps: Annotated[int | None, typer.Option(help="other than the recipe's")] = None,
     minutes: Annotated[float | None, typer.Option(help="end after this time at the latest")] = None,
@@ -40,14 +41,15 @@ def train(
                   "detector_inner_mrad": inner, "detector_outer_mrad": outer}  # fmt: skip
     instrument: dict[str, Any] = {key: value for key, value in angles.items() if value is not None}
     if match is not None:
+        keywords |= {"brightest": brightest} if brightest else {}
         if instrument:
             from ..simulation import Microscope
 
             keywords["microscope"] = Microscope(**instrument)
         _fine_tune(match, start or name, out, labels, crystal, keywords)
         return
-    if instrument:
-        raise ValueError("--detector-mrad, --convergence-mrad and --energy-kev go with --match IMAGE.")
+    if instrument or brightest:
+        raise ValueError("--detector-mrad, --convergence-mrad, --energy-kev and --brightest go with --match IMAGE.")
     if name is None:
         raise ValueError("give a recipe, as wse2-te, or --match IMAGE with --start NETWORK.")
     if _train_cells(name, out, labels, start, keywords):

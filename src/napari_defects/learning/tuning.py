@@ -87,6 +87,7 @@ def fine_tune(
     classes: Sequence[str] | None = None,
     drawn_as: Mapping[str, Sequence[str]] | None = None,
     microscope: Microscope = Microscope(),  # noqa: B008
+    brightest: str | None = None,
     learning_rate: float = 1e-3,
     seed: int = 0,
     workers: int = 1,
@@ -123,6 +124,8 @@ def fine_tune(
         themselves, ``darker_W`` and the like as dopants of any brightness.
     microscope : Microscope
         What is known of the instrument, as for `match`.
+    brightest : str, optional
+        Name of the brightest sublattice, as for `fit_lattice`.
     learning_rate : float
         At its highest.
     seed : int
@@ -157,7 +160,7 @@ def fine_tune(
     new = (*(drawn_as or {}), *(s for _, table in pairs for s in table["species"].unique()))
     classes = tuple(dict.fromkeys((*start.classes, *new))) if classes is None else tuple(classes)
     drawn = drawn_species(classes, crystal, drawn_as or {})
-    conditions = conditions_like(match(micrograph, crystal, microscope=microscope), classes, drawn)
+    conditions = conditions_like(match(micrograph, crystal, microscope=microscope, brightest=brightest), classes, drawn)
     known = start.card.get("training", {}) | dict(start.network.architecture)
     options = Training(
         crystal=crystal.name, pixel_size_nm=start.pixel_size_nm, learning_rate=learning_rate, held_back=_HELD_BACK,

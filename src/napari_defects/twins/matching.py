@@ -73,6 +73,7 @@ def match(
     crystal: str | Crystal,
     *,
     microscope: Microscope = Microscope(),  # noqa: B008
+    brightest: str | None = None,
     frame: int = 0,
     progress: Progress | None = None,
 ) -> Twin:
@@ -92,6 +93,8 @@ def match(
     crystal : str or Crystal
     microscope : Microscope
         What is known of the instrument; its source size is replaced.
+    brightest : str, optional
+        Name of the brightest sublattice, as for `fit_lattice`.
     frame : int
         Frame of a movie.
     progress : callable, optional
@@ -112,7 +115,7 @@ def match(
     still = Micrograph(micrograph.frame(frame), micrograph.pixel_size_nm)
     still = calibrate(still, crystal)
     atoms = locate(still)
-    lattice = fit_lattice(atoms, crystal)
+    lattice = fit_lattice(atoms, crystal, brightest=brightest)
     report(1, 3)
     image = still.frame().astype(float)
     stated = still.pixel_size_yx_nm.astype(np.float64)
