@@ -193,7 +193,7 @@ def test_broken_recipe_files(tmp_path):
 
 
 def test_defaults_are_those_of_the_signatures():
-    assert recipes.defaults("classify") == {"method": "maps", "min_probability": 0.5}
+    assert recipes.defaults("classify") == {"method": "maps", "species": None, "min_probability": 0.5}
     assert recipes.defaults("fit_lattice") == {"crystal": None, "brightest": None}
     assert recipes.defaults("read_micrograph") == {"pixel_size_nm": None, "channel": None}
     for step in recipes.STEPS:
