@@ -223,6 +223,8 @@ def test_a_lattice_blurred_by_noise_is_found() -> None:
     stray = rng.choice(len(atoms), len(atoms) // 5, replace=False)
     atoms.loc[stray, ["y_nm", "x_nm"]] = rng.uniform(0, 6, (len(stray), 2))
     lattice = fit_lattice(atoms, "graphene")
+    unknown = fit_lattice(atoms.assign(y_err_nm=np.nan, x_err_nm=np.nan), "graphene")  # positions of another program
+    np.testing.assert_array_equal(unknown.vectors_nm, lattice.vectors_nm)
     truth = planted("graphene", side_nm=6.0, scatter_nm=1e-6)[["y_nm", "x_nm"]].to_numpy()
     off = truth - lattice.position(*lattice.index(truth))
     assert np.median(np.linalg.norm(off, axis=1)) < 0.01

@@ -130,7 +130,7 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
         cells = sites[:, :2] + crystal.fractions[sites[:, 2]]
         calm = _undisturbed(lattice, points[on], sites[on], amplitude[on])
         lattice = _least_squares(points[on], cells[on], crystal, calm)
-    error = 1e3 * float(np.nanmedian(table[["y_err_nm", "x_err_nm"]].to_numpy(float)))
+    error = 1e3 * float(table[["y_err_nm", "x_err_nm"]].astype(float).median().mean())  # NaN where there are none
     few, far = on.mean() < _SHARE_ON + len(points) ** -0.5, lattice.residual_pm > _UNEXPLAINED * error
     if score < _SURE_SCORE and (few or far):
         why = f"{on.mean():.0%} lie on the best one, {lattice.residual_pm:.0f} pm off it where {error:.0f} are expected"
