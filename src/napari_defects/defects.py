@@ -120,9 +120,8 @@ def _possible(species: str | Sequence[str] | None, crystal: Crystal, method: str
     """Species that can be there, checked against the crystal; None for all that is known."""
     if species is None:
         return None
-    names = tuple(
-        filter(None, (name.strip() for name in (species.split(",") if isinstance(species, str) else species)))
-    )
+    listed = species.split(",") if isinstance(species, str) else species
+    names = tuple(name.strip() for name in listed if name.strip())
     if method not in ("maps", "intensities"):
         raise ValueError(f"`species` goes with the methods maps and intensities, got method={method!r}; leave it out.")
     for name in names:

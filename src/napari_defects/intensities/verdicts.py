@@ -39,9 +39,7 @@ _TRUST = 0.9  # of the evidence of intensity, and
 _SHARED = 0.3  # of that of class maps, which is the counting noise that intensity has seen, too
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
 _MOST, _MOST_IN_DIRT = 4.0, 2.0  # sigma that intensity can speak against a choice where maps speak, too
-_MOST_ABOVE = (
-    2.5  # the same for what is brighter than a choice, where little of the scatter is counted: dirt adds light
-)
+_MOST_ABOVE = 2.5  # for what is brighter than a choice, where little of the scatter is counting: dirt adds light
 _RARITY = 1.2  # how much less than the host, in the logarithm, maps expect a defect before they see it
 _MEAN_ERROR = 0.756  # of a scatter from the mean deviation of n values, times sqrt(n)
 _VOID = 0.03  # what is darker than this and a bit is no column
@@ -177,7 +175,8 @@ def _settled(
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     mean, frequency = population or _Population(ratio, prior / prior.sum())
     doubt, log_evidence = np.zeros((len(relative), 1)), np.zeros((len(relative), len(known)))
-    trust, most, bright = 1.0, *(np.full_like(doubt, np.inf) for _ in range(2))
+    trust, most = 1.0, np.full_like(doubt, np.inf)
+    bright = most
     if evidence is not None:
         trust = _TRUST
         most = _MOST_IN_DIRT + (_MOST - _MOST_IN_DIRT) / scatter

@@ -114,13 +114,6 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
     amplitude = table["amplitude"].to_numpy(float)[connected]
     reference = None if previous is None else previous.vectors_nm
     chosen, odds = orient(basis, cells, amplitude, crystal, reference, brightest)
-    if previous is None and brightest is None and odds < _SURE_ODDS:
-        _log.warning(
-            "which columns are %s is not certain (odds of %.2g to 1 by their brightness); if you know which are the "
-            "brightest here, say so with `brightest` (%s).",
-            " and which ".join(column_name(s.column) for s in crystal.sublattices), odds,
-            " or ".join(s.name for s in crystal.sublattices),
-        )  # fmt: skip
     lattice = _least_squares(points, chosen.cells, crystal, np.ones(len(points), bool))
     points, amplitude = positions_nm(table), table["amplitude"].to_numpy(float)
     for _ in range(2):
@@ -135,6 +128,13 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
     if score < _SURE_SCORE and (few or far):
         why = f"{on.mean():.0%} lie on the best one, {lattice.residual_pm:.0f} pm off it where {error:.0f} are expected"
         raise _lost(crystal, points, why)
+    if previous is None and brightest is None and odds < _SURE_ODDS:
+        _log.warning(
+            "which columns are %s is not certain (odds of %.2g to 1 by their brightness); if you know which are the "
+            "brightest here, say so with `brightest` (%s).",
+            " and which ".join(column_name(s.column) for s in crystal.sublattices), odds,
+            " or ".join(s.name for s in crystal.sublattices),
+        )  # fmt: skip
     if previous is None and on.mean() < 1 - _OFF:
         _log.warning(
             "%.0f %% of the atoms are not on this lattice of %s; if there is another grain, fit_grains() fits both.",
