@@ -160,6 +160,11 @@ def test_what_is_not_a_micrograph():
         ({"locate": {"maps": 1}}, "unknown locate keyword 'maps'"),
         ({"classify": {"model": "x"}}, "unknown classify keyword 'model'"),
         ({"classify": 3}, "must be a table"),
+        ({"fit_lattice": {"crystal": "WSe2"}, "classify": {"species": "V_S"}}, "V_S|'S'"),
+        (
+            {"fit_lattice": {"crystal": "WSe2"}, "classify": {"species": ["V_Se", "Xx_Se"]}},
+            "'Xx', which is no chemical",
+        ),
     ],
 )
 def test_recipes_refuse_what_they_do_not_know(steps, words):

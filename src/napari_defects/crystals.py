@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from ase.data import atomic_numbers
 
 _TERM = re.compile(r"(V|[A-Z][a-z]?)([2-9]?)_([A-Z][a-z]?)")
 _ADATOM = re.compile(r"([A-Z][a-z]?)@([A-Z][a-z]?|hollow)")
@@ -201,6 +202,8 @@ def occupants(species: str, crystal: str | Crystal) -> dict[str, tuple[str, ...]
             element, number, site = match.groups()
             sublattice = crystal.sublattice(site)
             n = int(number or 1)
+            if element not in atomic_numbers:
+                raise ValueError(f"`species` {species!r} holds {element!r}, which is no chemical element.")
             if element == "V" and n > len(sublattice.column):
                 raise ValueError(
                     f"`species` {species!r} takes {n} atoms from a column that has {len(sublattice.column)}."

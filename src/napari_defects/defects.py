@@ -89,7 +89,7 @@ def classify(
     if not 0 <= min_probability <= 1:
         raise ValueError(f"`min_probability` must be within 0 to 1, got {min_probability}.")
     crystal = _crystal_of(sites)
-    known = _possible(species, crystal, method)
+    known = possible_species(species, crystal, method)
     attrs = dict(sites.attrs)
     sites = Sites(check(sites, "sites"))
     sites.attrs.update(attrs)
@@ -116,7 +116,7 @@ def classify(
     return _by_sites(measured, crystal, maps if method == "maps" else None, known, method, min_probability)
 
 
-def _possible(species: str | Sequence[str] | None, crystal: Crystal, method: str) -> tuple[str, ...] | None:
+def possible_species(species: str | Sequence[str] | None, crystal: Crystal, method: str) -> tuple[str, ...] | None:
     """Species that can be there, checked against the crystal; None for all that is known."""
     if species is None:
         return None

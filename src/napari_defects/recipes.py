@@ -25,7 +25,7 @@ from tomlkit.exceptions import TOMLKitError
 from .atoms import locate
 from .averages import average
 from .crystals import get_crystal
-from .defects import classify
+from .defects import classify, possible_species
 from .deformation import strain
 from .io import read_micrograph
 from .lattice import assign_sites, calibrate, fit_lattice
@@ -64,7 +64,7 @@ class Recipe:
     Raises
     ------
     ValueError
-        If a step or a keyword is not known; the nearest one is suggested.
+        If a step or a keyword is not known; the nearest one is suggested. If a species cannot be in the crystal.
     """
 
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -76,6 +76,9 @@ class Recipe:
                 raise ValueError(f"`{step}` must be a table of keywords in a recipe, got {keywords!r}.")
             for keyword in keywords if step in STEPS else ():
                 _known(f"{step} keyword", keyword, list(defaults(step)))
+        if self.crystal is not None and "species" in self.keywords("classify"):
+            chosen = self.keywords("classify")
+            possible_species(chosen["species"], get_crystal(self.crystal), chosen.get("method") or "maps")
 
     @classmethod
     def of(cls, crystal: str | None = None, model: str | None = None) -> Recipe:

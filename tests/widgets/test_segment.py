@@ -107,6 +107,28 @@ def test_moved_atoms_are_weighed_again(segmented: Segment, qtbot: Any) -> None:
     qtbot.waitUntil(lambda: not segmented._weighing.running, timeout=60_000)
 
 
+def test_only_species_that_can_be_there(
+    segmented: Segment, wse2: Any, maps: nd.Maps, measured: Any, qtbot: Any, notifications: Any
+) -> None:
+    def typed(text: str) -> None:
+        segmented.species.value = text
+        segmented.species.native.editingFinished.emit()
+        qtbot.wait(50)
+        qtbot.waitUntil(lambda: not segmented._weighing.running, timeout=60_000)
+        qtbot.wait(50)
+
+    typed("V_Se, V2_Se")
+    expected = nd.classify(wse2[0], measured[0], maps=maps, species="V_Se, V2_Se", min_probability=0.5)
+    assert defects_layer(segmented).features["species"].tolist() == expected["species"].tolist()
+    typed("V_Se, Xx_Se")
+    assert "Xx_Se" in segmented.status.text()
+    segmented.threshold.value = 0.7
+    qtbot.wait(50)
+    assert len(notifications) == 1, "said once, not at every move"
+    typed("")
+    assert "Te_Se" in set(defects_layer(segmented).features["species"]) - set(expected["species"])
+
+
 def test_each_class_can_have_its_layer(segmented: Segment) -> None:
     segmented.show_class.value = EACH
     names = {layer.name for layer in segmented.viewer.layers}

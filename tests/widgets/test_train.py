@@ -152,9 +152,11 @@ def test_twins_of_an_image(tuning: list[dict[str, Any]], viewer: ViewerModel, fi
     assert shown == {"learn", "start", "image", "crystal"}
     widget.pickers["start"].value = "wse2-te"
     widget.out.value = tmp_path / "mine.safetensors"
+    widget.brightest.value = "Se"
     widget.fill({"train_recipe": {"minutes": 3.0}})
     finish(widget)
     assert tuning[0]["kind"] == "tune"
+    assert tuning[0]["brightest"] == "Se"
     assert (tuning[0]["args"], tuning[0]["minutes"], tuning[0]["crystal"]) == (("wse2-te",), 3.0, "WSe2")
     assert "0.800 → 0.900" in widget.status.text()
 

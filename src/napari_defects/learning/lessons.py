@@ -14,6 +14,7 @@ from ..crystals import Crystal, Sublattice, get_crystal, is_species, occupants, 
 from ..intensities.photometry import relative_heights
 from ..intensities.verdicts import OUTLIERS, choices
 from ..micrograph import Micrograph, Progress
+from ..simulation import Microscope
 from ..tables import Sites, empty
 from .annotations import Pair, crops
 from .labels import label_sites
@@ -32,6 +33,8 @@ def learn(
     minutes: float = 10.0,
     steps: int | None = None,
     share: float = 0.4,
+    microscope: Microscope | None = None,
+    brightest: str | None = None,
     learning_rate: float = 1e-3,
     seed: int = 0,
     workers: int = 1,
@@ -54,7 +57,7 @@ def learn(
         y_nm, x_nm and species (and frame): each names the site it is on.
     model : Model, str or path
         What to start from.
-    minutes, steps, share, learning_rate, seed, workers, device, checkpoint, progress
+    minutes, steps, share, microscope, brightest, learning_rate, seed, workers, device, checkpoint, progress
         As for `fine_tune`.
 
     Returns
@@ -76,8 +79,8 @@ def learn(
     pairs = lesson_crops(micrograph, named, start)
     tuned = fine_tune(
         micrograph, start, crystal=crystal, minutes=minutes, steps=steps, pairs=pairs, share=share, drawn_as=drawn,
-        learning_rate=learning_rate, seed=seed, workers=workers, device=device, checkpoint=checkpoint,
-        progress=progress,
+        microscope=microscope or Microscope(), brightest=brightest, learning_rate=learning_rate, seed=seed,
+        workers=workers, device=device, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     tuned.card["taught"] += [name for name in drawn if not name.startswith(OUTLIERS)]
     for name, species in drawn.items():

@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 from napari_defects.micrograph import Maps, Progress
 from napari_defects.widgets._cache import remembered
 from napari_defects.widgets._decision import LEAST, Decision
-from napari_defects.widgets._forms import Form, declared, default_of, fields_of
+from napari_defects.widgets._forms import Form, declared, default_of, fields_of, value_of
 from napari_defects.widgets._layers import KEY, about, host_names, map_layer, mask_layer, source_name
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, SITES, Source
@@ -65,20 +65,22 @@ class Segment(Panel):
 
     def build(self) -> None:
         """Put threshold, class on show and legend below."""
-        self.threshold = fields_of(declared("defects.classify"))["min_probability"]
+        fields = fields_of(declared("defects.classify"))
+        self.threshold, self.species = fields["min_probability"], fields["species"]
         self.threshold.min = LEAST
         self.threshold.tooltip = "Moves the mask at once, and the defects where there are atoms (Localize)."
         self.show_class = ComboBox(name="map", label="show map", choices=["none"])
-        self.live = Form([self.threshold, self.show_class])
+        self.live = Form([self.threshold, self.species, self.show_class])
         self.add(self.live)
         self.legend = Legend()
         self.add(self.legend)
         self._timer = QTimer(self, interval=0, singleShot=True)  # once a turn of the event loop: no queue of old values
         self._timer.timeout.connect(self.decide)
         self._decision: Decision | None = None
-        self._sites: tuple[Any, int] | None = None
+        self._version: tuple[Any, ...] | None = None
         self._weighing: Job | None = None
         self.threshold.changed.connect(lambda: self._timer.start())
+        self.species.native.editingFinished.connect(lambda: self._timer.start())
         self.show_class.changed.connect(self._show_map)
 
     def maps_layer(self) -> Any:
@@ -138,13 +140,14 @@ class Segment(Panel):
         known = about(layer)
         maps, image = known.pop("maps"), known.pop("image")
         if self._decision is None or self._decision.maps is not maps:
-            self._decision = Decision(maps)
+            self._decision, self._version = Decision(maps), None
         self._show_mask(self._decision.mask(self.threshold.value), maps, image, known)
         if sites is None:
             self.say("The mask follows the threshold; with atoms (Localize) the defects do, too.")
-        elif self._decision.candidates is None or self._sites != version_of(sites):
+        elif self._version != (version := self._version_of(sites)):
+            self._version, self._decision.candidates = version, None
             self._weigh(sites, maps, image, known)
-        else:
+        elif self._decision.candidates is not None:
             self._show_defects(image)
 
     def _show_mask(self, mask: Any, maps: Maps, image: str, known: dict[str, Any]) -> None:
@@ -165,17 +168,17 @@ class Segment(Panel):
             "sites": Source(SITES.read(sites), image, about(sites)),
             "maps": Source(maps, image, known),
             "model": "auto",
-            "classify": {"method": "maps", "min_probability": LEAST},
+            "classify": {"method": "maps", "species": value_of(self.species), "min_probability": LEAST},
         }
-        version = version_of(sites)
+        version = self._version
         self._weighing = Job("Classify", Classify.work, arguments, self)
         self._weighing.done.connect(lambda made: self._weighed(made, version, image))
         self._weighing.failed.connect(self.fail)
         self._weighing.start()
 
-    def _weighed(self, made: Made, version: tuple[Any, int], image: str) -> None:
-        if self._decision is not None:
-            self._decision.candidates, self._sites = made.extra, version
+    def _weighed(self, made: Made, version: tuple[Any, ...] | None, image: str) -> None:
+        if self._decision is not None and self._version == version:
+            self._decision.candidates = made.extra
             self._known = made.layers[0][1]["metadata"][KEY]
             self._show_defects(image)
 
@@ -188,17 +191,16 @@ class Segment(Panel):
             manual = manual[manual["method"] == "manual"]
         defects = self._decision.defects(self.threshold.value, manual)
         known = {key: value for key, value in self._known.items() if key != "table"}
-        keywords = {"method": "maps", "min_probability": self.threshold.value}
+        keywords = {**self._known["made"]["classify"], "min_probability": self.threshold.value}
         known["made"] = {"step": "Classify", "classify": keywords, "model": "auto"}
         movie = self._decision.maps.data.ndim == 4
         layer = upsert(self.viewer, table_layer(defects, "defects", name, movie=movie, **known))
         self.legend.follow(layer)
         self.say(f"✓ {summary(defects)}")
 
-
-def version_of(layer: Any) -> tuple[Any, int]:
-    """Return what changes when the atoms of a layer do: their places and their table."""
-    return id(layer.features), hash(np.ascontiguousarray(layer.data).tobytes())
+    def _version_of(self, sites: Any) -> tuple[Any, ...]:
+        """Return what changes when the candidates do: places and table of the atoms, the species there can be."""
+        return id(sites.features), hash(np.ascontiguousarray(sites.data).tobytes()), value_of(self.species)
 
 
 def defect_classes(maps: Maps) -> list[str]:

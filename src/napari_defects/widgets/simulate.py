@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton
 from napari_defects.crystals import get_crystal
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._comparison import Comparison
-from napari_defects.widgets._forms import Form, nested
+from napari_defects.widgets._forms import Form, declared, fields_of, nested, value_of
 from napari_defects.widgets._frame import fold
 from napari_defects.widgets._layers import contrast
 from napari_defects.widgets._picks import CRYSTAL, IMAGE
@@ -94,6 +94,8 @@ class Simulate(Panel):
         self.match_button, self.compare_button = QPushButton("Match this image"), QPushButton("Side by side")
         self.match_button.setToolTip("Estimate pixel size, rotation, blur, dose, noise and drift from the image above")
         self.compare_button.setToolTip("Histograms, power spectra and a line profile of image and preview")
+        self.brightest = fields_of(declared("lattice.fitting.fit_lattice"))["brightest"]
+        self.brightest.tooltip = "Of the image above, where that is not the sublattice expected: W or Se, say."
         self.number = SpinBox(value=100, min=1, max=1_000_000)
         self.pairs_button = QPushButton("Make training pairs…")
         self.pairs_button.setToolTip("Write so many random images with the table of what is in each into a folder")
@@ -102,6 +104,7 @@ class Simulate(Panel):
             for widget in widgets:
                 row.addWidget(widget)
             self._layout.insertLayout(self._layout.indexOf(self.status) + 1, row)
+        self._layout.insertWidget(self._layout.indexOf(self.status) + 1, Form([self.brightest]))
         self.match_button.clicked.connect(lambda: self.match())
         self.compare_button.clicked.connect(lambda: self.compare())
         self.pairs_button.clicked.connect(lambda: self.make_pairs())
@@ -131,7 +134,8 @@ class Simulate(Panel):
             self.fail(error)
             return
         crystal, microscope = self.pickers["crystal"].value, self.groups["microscope"].build()
-        arguments = {"micrograph": image, "crystal": crystal, "microscope": microscope}
+        known = {"microscope": microscope, "brightest": value_of(self.brightest)}
+        arguments = {"micrograph": image, "crystal": crystal, **known}
         self.start(_match, arguments, self._matched, "Match")
 
     def _matched(self, twin: Any) -> None:

@@ -13,7 +13,7 @@ from napari.layers import Labels, Points
 from napari_defects.micrograph import Progress
 from napari_defects.widgets import _picks
 from napari_defects.widgets._curves import Curves, Listener
-from napari_defects.widgets._forms import Form, declared, fields_of
+from napari_defects.widgets._forms import Form, declared, fields_of, value_of
 from napari_defects.widgets._layers import KEY, about
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, SITES, Choice, Pick, Source
 from napari_defects.widgets._points import points_nm
@@ -82,8 +82,8 @@ class Train(Panel):
     @staticmethod
     def work(
         progress: Progress, learn: str, recipe: str, start: str, image: Source | None, crystal: str,
-        sites: Source | None, labels: Source | None, train_recipe: dict[str, Any], share: float, out: Path,
-        collection: Path | None, stop: threading.Event, listener: Listener,
+        sites: Source | None, labels: Source | None, train_recipe: dict[str, Any], brightest: str | None,
+        share: float, out: Path, collection: Path | None, stop: threading.Event, listener: Listener,
     ) -> Made:  # fmt: skip
         """Train, and write the model with its card; validations are heard while it runs."""
         from napari_defects.networks import StopTraining
@@ -102,7 +102,7 @@ class Train(Panel):
                 model = by_recipe(recipe, out, collection, train_recipe | common)
             else:
                 keywords = {k: v for k, v in train_recipe.items() if v is not None} | common
-                model = tuned(start, image, crystal, sites, labels, share, keywords)
+                model = tuned(start, image, crystal, sites, labels, share, keywords | {"brightest": brightest})
                 keep(model, out)
         if not stop.is_set():
             checkpoint.unlink(missing_ok=True)
@@ -121,12 +121,13 @@ class Train(Panel):
         )
         self.share = fields_of(declared("learning.lessons.learn"))["share"]
         self.share.tooltip = "Of the training images that are crops of this image; the others are its simulated twins."
+        self.brightest = fields_of(declared("lattice.fitting.fit_lattice"))["brightest"]
         self.cells = FileEdit(
             name="cells", mode="d", label="labelled cells", nullable=True, value=None,
             tooltip="Folder of cells corrected in the Cells widget, to learn from beside the simulated ones.",
         )  # fmt: skip
         self.resume = CheckBox(name="resume", text="go on from where the last training stopped", label="", value=True)
-        self.own = Form([self.share, self.cells, self.resume])
+        self.own = Form([self.share, self.brightest, self.cells, self.resume])
         place = self._layout.indexOf(self.fold)
         self._layout.insertWidget(place, self.own)
         self._layout.insertWidget(place, Form([self.out]))
@@ -158,6 +159,7 @@ class Train(Panel):
         for name in self.inputs:
             self.pickers.show_row(name, name == "learn" or name in needed)
         self.own.show_row("share", self.pickers["learn"].value == LABELLED)
+        self.own.show_row("brightest", self.pickers["learn"].value != SIMULATED)
         recipe = str(self.pickers["recipe"].value)
         cells = self.pickers["learn"].value == SIMULATED and _of_cells(recipe) and "boxes" not in recipe
         self.own.show_row("cells", cells)
@@ -186,6 +188,7 @@ class Train(Panel):
         collection = self.cells.value if "-cells" in recipe else None
         own = {
             "share": self.share.value,
+            "brightest": value_of(self.brightest),
             "collection": collection,
             "out": out,
             "stop": self._stop,
