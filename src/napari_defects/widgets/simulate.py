@@ -95,16 +95,23 @@ class Simulate(Panel):
         self.match_button.setToolTip("Estimate pixel size, rotation, blur, dose, noise and drift from the image above")
         self.compare_button.setToolTip("Histograms, power spectra and a line profile of image and preview")
         self.brightest = fields_of(declared("lattice.fitting.fit_lattice"))["brightest"]
-        self.brightest.tooltip = "Of the image above, where that is not the sublattice expected: W or Se, say."
+        self.brightest.label = "brightest here"
+        self.brightest.tooltip = "Sublattice that is brightest in the image to match, as Se, if not the one expected."
         self.number = SpinBox(value=100, min=1, max=1_000_000)
         self.pairs_button = QPushButton("Make training pairs…")
         self.pairs_button.setToolTip("Write so many random images with the table of what is in each into a folder")
-        for widgets in ((self.match_button, self.compare_button), (self.number.native, self.pairs_button)):
-            row = QHBoxLayout()
+        below = self._layout.indexOf(self.status) + 1
+        for row, widgets in enumerate(
+            (
+                (self.number.native, self.pairs_button),
+                (Form([self.brightest]),),
+                (self.match_button, self.compare_button),
+            )
+        ):
+            line = QHBoxLayout()
             for widget in widgets:
-                row.addWidget(widget)
-            self._layout.insertLayout(self._layout.indexOf(self.status) + 1, row)
-        self._layout.insertWidget(self._layout.indexOf(self.status) + 1, Form([self.brightest]))
+                line.addWidget(widget)
+            self._layout.insertLayout(below + row, line)
         self.match_button.clicked.connect(lambda: self.match())
         self.compare_button.clicked.connect(lambda: self.compare())
         self.pairs_button.clicked.connect(lambda: self.make_pairs())

@@ -122,6 +122,7 @@ class Train(Panel):
         self.share = fields_of(declared("learning.lessons.learn"))["share"]
         self.share.tooltip = "Of the training images that are crops of this image; the others are its simulated twins."
         self.brightest = fields_of(declared("lattice.fitting.fit_lattice"))["brightest"]
+        self.brightest.label = "brightest here"
         self.cells = FileEdit(
             name="cells", mode="d", label="labelled cells", nullable=True, value=None,
             tooltip="Folder of cells corrected in the Cells widget, to learn from beside the simulated ones.",
