@@ -186,6 +186,16 @@ def test_ratios_follow_the_detector() -> None:
         assert found[name] == pytest.approx(ratio, rel=0.1)
 
 
+@pytest.mark.parametrize("scatter", [0.3, 0.45, 0.6])
+def test_columns_lost_in_the_noise_are_no_vacancies(scatter: float) -> None:
+    """S2 in WS2 at 1e4 e/A^2 scatters by 0.6: a height of 0 is no more than two sigma off."""
+    rng = np.random.default_rng(3)
+    known = [verdicts.Choice("S2", 1, 0), verdicts.Choice("V_S", 0.45, 0.05), verdicts.Choice("V2_S", -0.05, 0.045)]
+    relative = rng.normal(1, scatter, 650)
+    found = verdicts.posterior(verdicts.Measured(relative, beneath=0.9), known).probability
+    assert (found.argmax(1) > 0).mean() < 0.01
+
+
 def test_posterior_is_calibrated() -> None:
     """Of the verdicts given with a probability, that share is right."""
     rng = np.random.default_rng(0)

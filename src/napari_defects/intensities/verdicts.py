@@ -40,6 +40,7 @@ _SHARED = 0.3  # of that of class maps, which is the counting noise that intensi
 _CONFIDENCE = 0.7  # power that makes the probabilities of both together as sure as they are right
 _MOST, _MOST_IN_DIRT = 4.0, 2.0  # sigma that intensity can speak against a choice where maps speak, too
 _MOST_ABOVE = 2.5  # for what is brighter than a choice, where little of the scatter is counting: dirt adds light
+_NEAR, _WIDTHS = 0.5, 2.0  # of 1, or sigma where that is more: heights that say how much the host scatters
 _RARITY = 1.2  # how much less than the host, in the logarithm, maps expect a defect before they see it
 _MEAN_ERROR = 0.756  # of a scatter from the mean deviation of n values, times sqrt(n)
 _VOID = 0.03  # what is darker than this and a bit is no column
@@ -169,9 +170,7 @@ def _settled(
     relative = heights.relative
     scatter, stays, shared = (np.broadcast_to(x, relative.shape)[:, None] for x in heights[1:])
     ratio, spread = np.array([c.ratio for c in known]), np.array([c.error for c in known])
-    near = relative[np.abs(relative - 1) < 0.5]
-    host_width = center_and_width(near)[1] if len(near) >= 10 else 0.1
-    host_width = max(float(np.nan_to_num(host_width, nan=0.1)), _LEAST_WIDTH)
+    host_width = max(_host_width(relative), _LEAST_WIDTH)
     prior = np.array([_PRIOR_SITES[0]] + [_PRIOR_SITES[1]] * (len(known) - 1))
     mean, frequency = population or _Population(ratio, prior / prior.sum())
     doubt, log_evidence = np.zeros((len(relative), 1)), np.zeros((len(relative), len(known)))
@@ -274,6 +273,17 @@ def misnamed(relative: Array, known: Sequence[Choice], verdicts: Verdicts) -> di
         elif 2 * norm.sf(off) < _TOO_FAR:
             found[choice.name] = f"they are at {center:.2f} of the host, it would be at {choice.ratio:.2f}"
     return found
+
+
+def _host_width(relative: Array) -> float:
+    """1 sigma of the host's heights about 1, from `_NEAR` or as wide a neighbourhood as they fill."""
+    width = _NEAR / _WIDTHS
+    for _ in range(10):
+        near = relative[np.abs(relative - 1) < max(_NEAR, _WIDTHS * width)]
+        if len(near) < 10:
+            return 0.1
+        width = float(center_and_width(near)[1])
+    return width
 
 
 def _outlier_density(relative: Array) -> Array:
