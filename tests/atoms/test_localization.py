@@ -87,6 +87,18 @@ def test_an_empty_site_and_a_hole_stay_empty() -> None:
     assert (recall, precision) == (1, 1)
 
 
+def test_a_lone_sulfur_beside_tungsten_is_found() -> None:
+    kinds = {"V_S": 20, "V2_S": 10}
+    image, _ = nd.simulate("WS2", field_of_view_nm=6, pixel_size_nm=0.02, dose_e_per_A2=3e5, defects=kinds, seed=1)
+    truth = image.metadata["defects"]
+    truth = truth[columns.inner(truth[["y_nm", "x_nm"]].to_numpy() / 0.02, image.shape_yx)]
+    maps = nd.predict(image, nd.load_model("mx2", "WS2"))
+    found = nd.locate(image, maps=maps)[["y_nm", "x_nm"]]
+    near = cKDTree(found).query(truth[["y_nm", "x_nm"]])[0] < 0.07
+    assert near[truth["species"] == "V_S"].mean() > 0.9
+    assert near[truth["species"] == "V2_S"].mean() < 0.1
+
+
 def test_maps_guide_but_do_not_forbid() -> None:
     yx, amplitude = columns.honeycomb(SHAPE)
     image = np.random.default_rng(0).poisson(columns.draw(SHAPE, yx, 3.5 * amplitude, SIGMA, 0.35))

@@ -26,6 +26,7 @@ _WEAKEST = 0.2  # response, relative to the strongest around, that may be a colu
 _BINNED = 2.2  # bins in a width, at least, where what is left over is looked through
 _UNSEEN, _BRIGHT = 0.05, 0.4  # probability of a column by maps, and height beside bright ones, that say it is one
 _DIMMEST = 0.1  # of the bright columns around: half of a lone chalcogen, twice a doubly empty one
+_DIMMER = 0.35  # of a dim sublattice, where that is less: sulfur beside tungsten
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +117,16 @@ def bright(columns: Columns) -> Array:
     return np.asarray(np.partition(columns.amplitude[near.reshape(-1, k)], brighter, axis=1)[:, brighter])
 
 
+def dimmest(columns: Columns) -> Array:
+    """Return the amplitude, around each column, below which nothing is a column."""
+    around = bright(columns)
+    dim = np.percentile(columns.amplitude / around, 25) if len(around) else 1.0
+    return np.asarray(min(_DIMMEST, _DIMMER * dim) * around)
+
+
 def pruned(columns: Columns, apart: float) -> Columns:
     """Leave out columns that are too dim, too uncertain, or on top of a brighter one."""
-    keep = columns.amplitude > _DIMMEST * bright(columns)
+    keep = columns.amplitude > dimmest(columns)
     if len(columns.covariance):
         keep &= ~(columns.amplitude < 3 * columns.errors[:, 0])
     pairs = cKDTree(columns.isotropic).query_pairs(apart, output_type="ndarray")
@@ -229,5 +237,5 @@ def left_over(counts: Array, columns: Columns, apart: float) -> Array:
     if len(yx) == 0:
         return yx
     distance, near = cKDTree(columns.isotropic).query(yx * (1.0, columns.aspect))
-    keep = (distance > 1.1 * apart) & (amplitude[peak] > 1.2 * _DIMMEST * bright(columns)[near])
+    keep = (distance > 1.1 * apart) & (amplitude[peak] > 1.2 * dimmest(columns)[near])
     return thinned(yx[keep], z[peak][keep], apart, columns.aspect)
