@@ -24,6 +24,10 @@ DOSES = {"graphene": (3e5, 6e5, 1.2e6, 3e6)}
 USUAL = (3e3, 6e3, 1e4, 2e4, 8.7e4)
 
 
+UNKNOWN = {"WS2": {"Mo_W": "darker_W"}}
+"""What no network has a class for, and what it is right to call it."""
+
+
 def optics(energy: float, angles: tuple[float, float, float], source: float, *aberrations: float) -> nd.Microscope:
     """Return a microscope; aberrations are C10, C12, phi12, C21, phi21, C23, phi23, C30."""
     names = ("C10_nm", "C12_nm", "phi12_deg", "C21_nm", "phi21_deg", "C23_nm", "phi23_deg", "C30_um")
@@ -67,6 +71,13 @@ FIELDS: dict[str, dict[str, Any]] = {
         "scan": nd.Scan(rotation_deg=12.0, jitter_pm=5.0, drift_pm_per_line=(0.3, 0.3), wander_pm=20.0),
         "surface": nd.Surface(contamination=0.4, contamination_scale_nm=3.5),
     },
+    "WS2": {
+        "crystal": "WS2", "field_of_view_nm": 8.0, "pixel_size_nm": 0.015, "seed": 908, "disorder_pm": 2.0,
+        "defects": {"V_S": 50, "V2_S": 15, "V_W": 10, "Mo_W": 20, "S2_W": 6},
+        "microscope": optics(80, (28, 70, 200), 0.085, -1.0, 0.0, 0, 0, 0, 0, 0, 0.0),
+        "scan": nd.Scan(rotation_deg=-15.0, jitter_pm=5.0, drift_pm_per_line=(0.3, 0.3), wander_pm=20.0),
+        "surface": nd.Surface(contamination=0.4, contamination_scale_nm=4.0),
+    },
 }  # fmt: skip
 
 
@@ -95,7 +106,8 @@ def main() -> None:
         crystal = FIELDS[name]["crystal"]
         doses = DOSES.get(crystal, USUAL)
         expected, sites = field(name, doses[-1])
-        truth, columns = expected.metadata["defects"], sites.dropna(subset=["y_nm"]).assign(species="")
+        truth = expected.metadata["defects"].replace({"species": UNKNOWN.get(name, {})})
+        columns = sites.dropna(subset=["y_nm"]).assign(species="")
         for dose in doses:
             rows = []
             for seed in range(options.counts):

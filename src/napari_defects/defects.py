@@ -13,13 +13,13 @@ import pandas as pd
 from .bonds import classify_bonds
 from .bonds.blobs import BLOBS, blobs_of
 from .bonds.chemistry import sample_maps
-from .crystals import CRYSTALS, Crystal, Sublattice, get_crystal, is_species, occupants, site_of
+from .crystals import Crystal, Sublattice, is_species, occupants, site_of
 from .intensities import verdicts
 from .intensities.photometry import measuring_points, relative_heights
 from .intensities.surroundings import within_lattice
 from .lattice.contrast import contrast_exponent, contrast_misfit
 from .micrograph import Maps, Micrograph, Progress
-from .tables import DEFECTS, SITES, Defects, Sites, check, empty
+from .tables import DEFECTS, SITES, Defects, Sites, check, crystal_of, empty
 
 log = logging.getLogger(__name__)
 METHODS = ("maps", "cells", "intensities", "bonds")
@@ -50,7 +50,7 @@ def classify(
     micrograph : Micrograph
         The image the sites were found in.
     sites : Sites
-        From `assign_sites`.
+        From `assign_sites`, all of them: what is around a site is needed to judge it.
     method : {"maps", "cells", "intensities", "bonds"}
         - ``maps``: class maps of a network and the intensity of the column together. A column whose intensity is
           wrong for its site and for every class of the model becomes ``darker_W``, ``brighter_Se``, ....
@@ -88,11 +88,12 @@ def classify(
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}.")
     if not 0 <= min_probability <= 1:
         raise ValueError(f"`min_probability` must be within 0 to 1, got {min_probability}.")
-    crystal = _crystal_of(sites)
+    crystal = crystal_of(sites)
     known = possible_species(species, crystal, method)
     attrs = dict(sites.attrs)
     sites = Sites(check(sites, "sites"))
     sites.attrs.update(attrs)
+    _check_sites(sites, crystal, micrograph.n_frames)
     if method == "cells":
         from .cells import defects_among, detect_cells
 
@@ -131,11 +132,24 @@ def possible_species(species: str | Sequence[str] | None, crystal: Crystal, meth
     return names
 
 
+def _check_sites(sites: pd.DataFrame, crystal: Crystal, n_frames: int) -> None:
+    """Refuse sites that are not those of the whole image: each is measured beside all its neighbours."""
+    on = sites[sites["i"].notna()]
+    if on.duplicated(["frame", "i", "j", "sublattice"]).any():
+        raise ValueError("`sites` list a site twice; give each once, as assign_sites() does.")
+    if len(sites) and sites["frame"].max() >= n_frames:
+        raise ValueError(f"`sites` go up to frame {sites['frame'].max()}, but the image has {n_frames} frame(s).")
+    if missing := [s.name for s in crystal.sublattices if len(on) and not (on["sublattice"] == s.name).any()]:
+        raise ValueError(f"`sites` have none on {' and '.join(missing)}; give all, and select rows of the result.")
+
+
 def _by_sites(
     sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, known: tuple[str, ...] | None, method: str, least: float
 ) -> Defects:
     """One verdict per site, sublattice by sublattice."""
     parts = []
+    if sites.empty:
+        return Defects(empty("defects"))
     medians = sites[sites["relative_height"].notna()].groupby("sublattice")["height"].median()
     typical = {str(name): float(height) for name, height in medians.items()}
     exponent: float | None = contrast_exponent(typical, crystal)
@@ -279,15 +293,3 @@ def knows(maps: Maps, crystal: Crystal) -> bool:
     """Whether the maps tell the columns of a crystal apart, and not just that there are some."""
     hosts = {s.host for s in crystal.sublattices} | {s.element for s in crystal.sublattices}
     return bool(hosts & set(maps.classes))
-
-
-def _crystal_of(sites: pd.DataFrame) -> Crystal:
-    """Crystal of a table of sites: as it says, or the one whose sublattices have these names."""
-    if "crystal" in sites.attrs:
-        return get_crystal(sites.attrs["crystal"])
-    check(sites, "sites")
-    names = set(sites["sublattice"].dropna().astype(str)) - {""}
-    for crystal in CRYSTALS.values():
-        if names and names <= {s.name for s in crystal.sublattices}:
-            return crystal
-    raise ValueError("`sites` do not say which crystal they are of; set sites.attrs['crystal'], e.g. to 'WSe2'.")

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from . import tables
 from .crystals import Crystal, get_crystal, occupants
@@ -114,8 +117,9 @@ def to_ase(labels: pd.DataFrame, crystal: str | Crystal, *, frame: int = 0) -> A
     symbols: list[str] = []
     places: list[tuple[float, float, float]] = []
     for y_nm, x_nm, species in here[["y_nm", "x_nm", "species"]].itertuples(index=False):
-        ((_, column),) = list(occupants(str(species), crystal).items())[:1]
-        height = LAYER_NM * (len(column) - 1) if len(column) > 1 else 0.0
+        ((name, column),) = list(occupants(str(species), crystal).items())[:1]
+        host = next((len(s.column) for s in crystal.sublattices if s.name == name), len(column))
+        height = LAYER_NM * (max(host, len(column)) - 1)  # what is left of a pair stays where it was
         for number, symbol in enumerate(column):
             symbols.append(symbol)
             places.append((10 * x_nm, -10 * y_nm, 10 * (height - 2 * LAYER_NM * number)))
@@ -135,7 +139,9 @@ def from_ase(model: Any, *, tolerance_nm: float = 0.02) -> Atoms:
         Atoms nearer than this in projection are one column.
     """
     places = np.asarray(model.get_positions(), float)[:, :2] / 10
-    keys = np.unique(np.rint(places / tolerance_nm), axis=0, return_inverse=True)[1].ravel()
+    i, j = cKDTree(places).query_pairs(tolerance_nm, output_type="ndarray").T
+    near = coo_array((np.ones(len(i)), (i, j)), shape=(len(places),) * 2)
+    keys = connected_components(near, directed=False)[1]
     x, y = (np.bincount(keys, places[:, axis]) / np.bincount(keys) for axis in (0, 1))
     order = np.lexsort((x, -y))
     return _atoms(-y[order], x[order], np.zeros(len(order), int))

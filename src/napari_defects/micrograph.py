@@ -86,8 +86,8 @@ class Micrograph:
         """Pixel size as ``array([y, x])``; raises ValueError when it is not known."""
         if self.pixel_size_nm is None:
             raise ValueError(
-                "`pixel_size_nm` is not known for this image; pass pixel_size_nm=... when reading it, "
-                "or measure it on the lattice with calibrate(micrograph, crystal)."
+                "`pixel_size_nm` is not known for this image; pass pixel_size_nm=... (--pixel-size-nm) when "
+                "reading it, or measure it on the lattice with calibrate(micrograph, crystal) (--calibrate)."
             )
         return np.broadcast_to(np.asarray(self.pixel_size_nm, float), (2,)).copy()
 

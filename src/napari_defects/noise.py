@@ -129,8 +129,7 @@ def from_pixels(image: FloatArray, column_px: float) -> Noise:
     if slope * (level[-1] - level[0]) < 0.02 * typical:  # as good as constant, or falling
         slope = typical / (50 * float(np.ptp(full)))
         constant = typical - slope * float(level.mean())
-    darkest = float(level[0] - 0.1 * (level[-1] - level[0]))
-    offset = min(-constant / slope, darkest)
+    offset = min(float(-constant / slope), float(level[0]))  # no part of an image has fewer than no electrons
     smoothing = float(np.sqrt(-np.log(own)) / (2 * np.pi * 0.42)) if 0 < own < 0.93 else 0.0
     return Noise(float(slope), float(offset), 0.0, smoothing, float((full.mean() - offset) / slope))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,7 @@ class Recipe:
                 raise ValueError(f"`{step}` must be a table of keywords in a recipe, got {keywords!r}.")
             for keyword in keywords if step in STEPS else ():
                 _known(f"{step} keyword", keyword, list(defaults(step)))
+                _number(step, keyword, keywords[keyword])
         if self.crystal is not None and "species" in self.keywords("classify"):
             chosen = self.keywords("classify")
             possible_species(chosen["species"], get_crystal(self.crystal), chosen.get("method") or "maps")
@@ -162,6 +164,13 @@ def defaults(step: str) -> dict[str, Any]:
         for p in inspect.signature(STEPS[step]).parameters.values()
         if p.name not in hidden
     }
+
+
+def _number(step: str, keyword: str, value: Any) -> None:
+    """Refuse words where only a number will do."""
+    kinds = str(inspect.signature(STEPS[step]).parameters[keyword].annotation)
+    if isinstance(value, str) and re.search(r"\b(float|int)\b", kinds) and not re.search(r"\b(str|Crystal)\b", kinds):
+        raise ValueError(f"`{step}.{keyword}` must be a number, got {value!r}.")
 
 
 def _known(what: str, name: str, names: list[str]) -> None:

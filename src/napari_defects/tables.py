@@ -11,6 +11,8 @@ from typing import NamedTuple, NewType
 import numpy as np
 import pandas as pd
 
+from .crystals import CRYSTALS, Crystal, get_crystal
+
 Atoms = NewType("Atoms", pd.DataFrame)
 Sites = NewType("Sites", pd.DataFrame)
 Defects = NewType("Defects", pd.DataFrame)
@@ -126,6 +128,23 @@ _MADE_BY = {
     "atoms": "locate", "sites": "assign_sites", "defects": "classify",
     "strain": "strain", "tracks": "track", "counts": "count", "novelties": "discover",
 }  # fmt: skip
+
+
+def crystal_of(sites: pd.DataFrame) -> Crystal:
+    """Crystal of a table of sites: as it says, or, as in one read from a file, that with sublattices of these names.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if sites.attrs.get("crystal"):
+        return get_crystal(sites.attrs["crystal"])
+    names = set(check(sites, "sites")["sublattice"].dropna().astype(str)) - {""}
+    for crystal in CRYSTALS.values():
+        if names and names <= {s.name for s in crystal.sublattices}:
+            return crystal
+    raise ValueError("`sites` do not say which crystal they are of; set sites.attrs['crystal'], e.g. to 'WSe2'.")
 
 
 def check(table: pd.DataFrame, kind: str) -> pd.DataFrame:

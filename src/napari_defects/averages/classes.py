@@ -15,6 +15,8 @@ from ..tables import Strain, check, empty
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 
+_LEAST_PARTS = 4  # of the members, to know their noise
+
 
 @dataclass(frozen=True, eq=False)
 class ClassAverage:
@@ -97,7 +99,8 @@ class ClassAverage:
         twin = None if reference is None else displacements(reference.sites, center_nm=(0, 0), exclude_nm=exclude_nm)
         table = displacements(self.sites, center_nm=(0, 0), exclude_nm=exclude_nm, reference=twin)
         table.attrs["copies"] = self.copies
-        return strain(table, neighbors=neighbors)
+        copied = self.copies > 1 and len(self.scatter_pm) >= _LEAST_PARTS
+        return strain(table, neighbors=neighbors, draws_pm=self.draws(500) if copied else None)
 
     def draws(self, n: int = 2000, *, seed: int = 0) -> Array:
         """Noise of the displacements as the members have it, for tests against chance.
@@ -114,9 +117,10 @@ class ClassAverage:
             Correlations between columns, and what members differ in beyond counting noise, are in it.
         """
         parts = len(self.scatter_pm)
-        if parts < 4:
+        if parts < _LEAST_PARTS:
             raise ValueError(
-                f"the average of {self.species} has {self.n} member(s), too few to know its noise; 4 are needed."
+                f"the average of {self.species} has {self.n} member(s), too few to know its noise; "
+                f"{_LEAST_PARTS} are needed."
             )
         unsure = (parts - 1) / (parts - 3)  # what so many parts leave open of their variance
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, parts)) * np.sqrt(unsure / parts / (parts - 1))

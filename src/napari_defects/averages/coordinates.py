@@ -180,6 +180,12 @@ class Ruler:
         )
         return own, np.column_stack([shapes.reshape(side * side, -1), grid.reshape(side * side, -1)])
 
+    def filled(self, columns: Columns, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell which of the fitted columns are there: the rows of an average whose centre is empty have none there."""
+        usual = rows.assign(a=columns.amplitude).groupby("sublattice")["a"].transform("median").to_numpy()
+        bright = columns.amplitude > np.maximum(_EMPTY * usual, 3 * columns.errors[:, 0])
+        return np.asarray(bright, np.bool_)
+
     def sites(
         self, columns: Columns, seen: npt.NDArray[np.bool_], inflate: pd.Series, extra: Mapping[str, Array]
     ) -> Sites:
@@ -199,8 +205,7 @@ class Ruler:
         rows = self.columns(side)
         place = (columns.yx - (side - 1) / 2) * self.pixel_nm
         err = columns.errors * rows["sublattice"].map(inflate).to_numpy(float)[:, None]
-        usual = rows.assign(a=columns.amplitude).groupby("sublattice")["a"].transform("median").to_numpy()
-        there = (columns.amplitude > _EMPTY * usual) & (columns.amplitude > 3 * columns.errors[:, 0])
+        there = self.filled(columns, rows)
         blind = ndimage.distance_transform_edt(seen) if not seen.all() else np.full(seen.shape, np.inf)
         at = np.clip(np.rint(columns.yx).astype(int), 0, side - 1)
         there &= blind[at[:, 0], at[:, 1]] > 2 * columns.sigma

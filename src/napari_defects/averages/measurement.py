@@ -88,6 +88,7 @@ class Measurement:
         self.scatter = np.array(places) - self.place
         place = self.rows[["y_nm", "x_nm"]].to_numpy()
         self.inside = np.hypot(*place.T) <= ruler.radius_nm
+        self.filled = ruler.filled(self.columns, self.rows)
         self.bend = np.zeros((len(self.stack.table), len(place), 2))
 
     def _nm(self, yx: Array) -> Array:
@@ -111,12 +112,13 @@ class Measurement:
 
     @property
     def deviations(self) -> Array:
-        """By how much each part's columns differ from the average's, (part, column, 2) in nm."""
+        """By how much each part's columns differ from the average's, (part, column, 2) in nm; 0 where there is none."""
         weight = np.zeros((self.parts, len(self.part)))
         weight[self.part, np.arange(len(self.part))] = self.weight
         bent = np.einsum("pn,nkb->pkb", weight / weight.sum(1, keepdims=True), self.bend) - self.offset
         free = self.scatter - bent
-        return np.asarray(free - free[:, self.inside].mean(1, keepdims=True))
+        shift = free[:, self.inside & self.filled].mean(1, keepdims=True)
+        return np.where(self.filled[:, None], free - shift, 0.0)
 
     def scatter_of_field(self, sources: Sequence[Sources]) -> Array:
         """By how much the field in each part's average differs, (part, column, 2) in nm, neighbours taken apart.
@@ -153,7 +155,7 @@ class Measurement:
         if self.ruler is None or self.parts < 2:
             return pd.DataFrame(columns=PRECISION)
         errors = self.columns.errors[:, 1:3] * self.stack.pixel
-        known = self.inside & (errors.max(1) < 0.02)
+        known = self.inside & self.filled & (errors.max(1) < 0.02)
         deviations, rng = self.deviations, np.random.default_rng(self.seed)
         sizes = [self.parts, *(s for s in (2**k for k in range(8, -1, -1)) if 2 * s <= self.parts)]
         rows = []

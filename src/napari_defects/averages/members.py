@@ -19,9 +19,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from ..crystals import CRYSTALS, Crystal, Sublattice
+from ..crystals import Crystal, Sublattice
 from ..deformation import cell
 from ..lattice import Lattice
+from ..tables import crystal_of
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,8 +53,10 @@ class Ground:
             return cls(lattice.crystal, lattice, sites)
         if sites is None or not sites["i"].notna().any():
             return None
-        crystal = CRYSTALS.get(str(sites.attrs.get("crystal")))
-        return cls(crystal or _unknown_crystal(sites), None, sites)
+        try:
+            return cls(crystal_of(sites), None, sites)
+        except ValueError:
+            return cls(_unknown_crystal(sites), None, sites)
 
     def positions(self, frame: Ints, i: Ints, j: Ints, sublattice: npt.NDArray[np.object_]) -> Array:
         """Where sites are expected, shape (..., 2) in nm; NaN where there is none."""

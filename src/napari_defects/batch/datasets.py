@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,8 +70,7 @@ class Dataset:
             return tables.empty(name).assign(image="")
         chosen = None if species is None else [("species", "==", species)]
         wanted = None if columns is None else [*columns, "image"]
-        table = pd.read_parquet(place, columns=wanted, filters=chosen)
-        return table.assign(image=table["image"].astype(str))
+        return pd.read_parquet(place, columns=wanted, filters=chosen, partitioning=_by_image())
 
     def each(self, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """Yield the table of each image, one after the other: ``(image, table)``."""
@@ -100,12 +100,22 @@ class Dataset:
 def write_partitions(folder: Path, made: Mapping[str, pd.DataFrame] | None = None) -> None:
     """Write the tables of one image beside those of the others: those just `made`, else those in its folder.
 
-    What is there and newer is left.
+    What is there and newer is left; what no longer has a table is removed.
     """
     for name in TABLES:
         source, part = folder / f"{name}.csv", partition(folder.parent, name, folder.name)
+        if not source.is_file():
+            shutil.rmtree(part.parent, ignore_errors=True)
         if source.is_file() and not (part.is_file() and part.stat().st_mtime_ns >= source.stat().st_mtime_ns):
             write_table(read_table(source, name) if made is None else made[name], part)
+
+
+def _by_image() -> Any:
+    """How the parts of a table are found; images are called as they are, `001` and `a%20b` too."""
+    import pyarrow as pa
+    from pyarrow.dataset import HivePartitioning
+
+    return HivePartitioning(pa.schema([("image", pa.string())]), segment_encoding="none")
 
 
 def partition(out: Path, table: str, image: str) -> Path:

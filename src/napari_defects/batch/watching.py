@@ -78,6 +78,7 @@ def watch(
     stop = stop or threading.Event()
     before: dict[Path, State] = {}
     seen: dict[Path, State] = {}
+    places: dict[Path, Path] = {}
     later: deque[tuple[dict[str, Any], Results]] = deque(maxlen=_KEPT)
 
     def waits() -> bool:
@@ -85,10 +86,11 @@ def watch(
 
     while not stop.is_set():
         now = _states(folder)
+        places = folders_for(now, out, places)
         for file, state in now.items():
             if before.get(file) == state != seen.get(file):
                 seen[file] = state
-                place = str(folders_for(list(now), out)[file])
+                place = str(places[file])
                 row, results = analyzed(str(file), place, text, pictures=not tables_first)
                 row["latency_s"] = round(time.time() - state[1] / 1e9, 2)
                 if results is not None and act is not None:

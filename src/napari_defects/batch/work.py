@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from .datasets import TABLES, write_partitions
 
 SUMMARY = ("file", "folder", "status", "error", "seconds", "columns", "defects", "area_nm2", "path")
 """Columns of the summary."""
+_OWN = {"tables", "averages"}
+"""Folders of the dataset itself."""
 _MEASURED = ("seconds", "columns", "defects", "area_nm2")
 
 
@@ -31,13 +34,15 @@ def images_in(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(files)
 
 
-def folders_for(files: Iterable[Path], out: Path) -> dict[Path, Path]:
-    """Folder of each file: its stem; with the suffix, then a number, where that is taken by another."""
-    taken: dict[str, Path] = {}
-    for file in (files := sorted(files)):
-        names = [file.stem, file.name.replace(".", "_"), *(f"{file.stem}_{k}" for k in range(2, len(files) + 2))]
-        taken[next(name for name in names if name not in taken)] = file
-    return {file: out / name for name, file in taken.items()}
+def folders_for(files: Iterable[Path], out: Path, had: Mapping[Path, Path] | None = None) -> dict[Path, Path]:
+    """Folder of each file: the one it `had`, or its stem; with the suffix, then a number, where that is taken."""
+    places = dict(had or {})
+    taken = {place.name for place in places.values()} | _OWN
+    for file in sorted(set(files) - set(places)):
+        names = chain((file.stem, file.name.replace(".", "_")), (f"{file.stem}_{k}" for k in count(2)))
+        places[file] = out / next(name for name in names if name not in taken)
+        taken.add(places[file].name)
+    return places
 
 
 def analyze_one(file: str, folder: str, recipe_toml: str) -> dict[str, Any]:

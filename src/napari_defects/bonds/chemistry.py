@@ -123,7 +123,8 @@ def assign_elements(atoms: pd.DataFrame, rules: BondRules, *, maps: Maps | None 
     hosts = dict.fromkeys(rules.host)
     element = np.full(len(table), next(iter(hosts)), dtype=object)
     if "sublattice" in table and len(hosts) > 1:
-        element = table["sublattice"].astype(str).str.extract(r"^([A-Z][a-z]?)", expand=False).to_numpy(object)
+        named = table["sublattice"].astype(str).str.extract(r"^([A-Z][a-z]?)", expand=False)
+        element = named.fillna(next(iter(hosts))).to_numpy(object)  # off the lattice nothing says which
     probability = np.ones(len(table))
     empty = ~np.isfinite(tables.positions_nm(table)).all(1)
     if "amplitude" in table and rules.brightness:

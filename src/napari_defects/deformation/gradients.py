@@ -25,7 +25,12 @@ _COMPONENTS = {
 
 
 def strain(
-    sites: pd.DataFrame, lattice: Lattice | None = None, *, neighbors: int = 6, frame_deg: float = 0.0
+    sites: pd.DataFrame,
+    lattice: Lattice | None = None,
+    *,
+    neighbors: int = 6,
+    frame_deg: float = 0.0,
+    draws_pm: Array | None = None,
 ) -> Strain:
     """Strain at every column, with its error.
 
@@ -42,6 +47,10 @@ def strain(
     frame_deg : float
         Direction of the x axis of the strain, from the image's x towards its y (down), as
         ``Lattice.rotation_deg``: x is then along zigzag. Displacements stay in the image's frame.
+    draws_pm : ndarray, shape (m, row, 2), optional
+        Noise of uy_pm and ux_pm of each row, from `ClassAverage.draws`, for the errors of the strain where columns
+        are not independent; None takes them for independent, or, in a symmetrized average, for as equal as they
+        can be.
 
     Returns
     -------
@@ -52,8 +61,10 @@ def strain(
     Raises
     ------
     ValueError
-        If columns are missing or `neighbors` is not a closed shell.
+        If columns are missing, `neighbors` is not a closed shell or `draws_pm` is of another shape.
     """
+    if draws_pm is not None and np.shape(draws_pm)[1:] != (len(sites), 2):
+        raise ValueError(f"`draws_pm` must be of shape (m, {len(sites)}, 2), got {np.shape(draws_pm)}.")
     known = lattice is None and set(DISPLACEMENT) <= set(sites.columns)
     table = check(sites, "strain") if known else displacements(sites, lattice)
     crystal = lattice.crystal if lattice else CRYSTALS.get(str(sites.attrs.get("crystal")))
@@ -63,7 +74,7 @@ def strain(
         return table
     stencils = _stencils(table, crystal, neighbors)
     for _, group in table.groupby(["frame"]):
-        _fill(table, group, stencils, neighbors, frame_deg)
+        _fill(table, group, stencils, neighbors, frame_deg, draws_pm)
     return table
 
 
@@ -105,6 +116,7 @@ def _fill(
     stencils: dict[str, list[tuple[str, int, int]]],
     neighbors: int,
     frame_deg: float,
+    draws_pm: Array | None,
 ) -> None:
     """Write the strain of one frame's columns into `table`."""
     rows = group[group["i"].notna() & group["j"].notna()]
@@ -118,8 +130,8 @@ def _fill(
     place = rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
     u, err = (rows[DISPLACEMENT[k : k + 2]].to_numpy() / 1000 for k in (0, 2))
     measured = np.asarray(np.isfinite(u).all(1))
-    if np.isfinite(err).any():
-        measured &= np.isfinite(err).all(1)  # a failed fit; a table without any errors is exact (theory)
+    if known := bool(np.isfinite(err).any()):
+        measured &= np.isfinite(err).all(1)  # a failed fit; in a table without any errors they are not known (theory)
     steps = np.array([[(names[n], di, dj) for n, di, dj in stencils[name]] for name in names])[kind]  # (row, k, 3)
     found = lookup[steps[..., 0], *np.moveaxis(cells[:, None] - low + steps[..., 1:], -1, 0)]
     found = np.column_stack([np.arange(len(rows)), found])  # the column itself comes first
@@ -127,15 +139,22 @@ def _fill(
     offset = (place[found] - place[:, None]) * present[..., None]
     weight = _gradient_weights(offset, present)  # (row, 2, k): gradient = weight . u
     weight[present[:, 1:].sum(1) < 2 * neighbors / 3] = np.nan
-    safe_u, variance = np.nan_to_num(u)[found], np.nan_to_num(err)[found] ** 2
+    safe_u, variance = np.nan_to_num(u)[found], (np.nan_to_num(err) if known else err)[found] ** 2
     gradient = np.einsum("rak,rkb->rba", weight, safe_u)  # (row, component of u, direction)
     covariance = np.einsum("rak,rck,rkb->rbac", weight, weight, variance)  # of the gradient, diagonal in b
+    if draws_pm is not None:
+        noise = np.nan_to_num(draws_pm[:, table.index.get_indexer(rows.index)] / 1000)
+        drawn = np.einsum("rak,mrkb->mrba", weight, noise[:, found])
     c, s = np.cos(np.deg2rad(frame_deg)), np.sin(np.deg2rad(frame_deg))
     turn = np.kron(*[np.array([[c, -s], [s, c]])] * 2)  # acts on the gradient, flattened
     for name, form in _COMPONENTS.items():
         vector = (np.array(form) @ turn).reshape(2, 2)
         values = np.einsum("ba,rba->r", vector, gradient)
         errors = np.sqrt(np.einsum("ba,bc,rbac->r", vector, vector, covariance))
+        if draws_pm is not None:
+            errors = np.einsum("ba,mrba->mr", vector, drawn).std(0)
+        elif copies := table.attrs.get("copies"):
+            errors *= np.sqrt(min(copies, neighbors))
         table.loc[rows.index, name] = values
         table.loc[rows.index, f"{name.removesuffix('_rad')}_err{'_rad' * name.endswith('_rad')}"] = errors
 

@@ -121,13 +121,14 @@ def line_profile(
     err = rows[errors].to_numpy(float) if errors else np.full(len(rows), np.nan)
     if step_nm is not None:
         weight = np.where(np.isfinite(err) & (err > 0), 1 / np.square(np.where(err > 0, err, 1)), 0.0)
-        weight = weight if weight.any() else np.ones_like(value)
-        bins = np.floor(distance / step_nm).astype(int)
+        known = bool(weight.any())
+        weight = weight if known else np.ones_like(value)
+        bins = np.floor(np.maximum(distance, 0) / step_nm).astype(int)
         total = np.bincount(bins, weight)
         full = total > 0
         value = np.bincount(bins, weight * value)[full] / total[full]
         distance = np.bincount(bins, weight * distance)[full] / total[full]
-        err = 1 / np.sqrt(total[full])
+        err = 1 / np.sqrt(total[full]) if known else np.full(int(full.sum()), np.nan)
     order = np.argsort(distance)
     return LineProfile(component, distance[order], value[order], err[order])
 

@@ -179,7 +179,8 @@ def fit_eshelby(
             raise ValueError(f"`draws_pm` must be of shape (m, {len(table)}, 2), got {np.shape(draws_pm)}.")
         noise = np.asarray(draws_pm, float)[:, use] / 1000
     table, x, u, r = table[use].reset_index(drop=True), x[use], u[use], r[use]
-    err = err[use] * np.sqrt(strain.attrs.get("copies", 1))  # symmetric copies are not independent
+    copies = int(strain.attrs.get("copies", 1))
+    err = err[use] * np.sqrt(copies)  # symmetric copies are not independent
     nuisance = _nuisance(x, table["sublattice"].to_numpy(), background)
     n_strengths = 3 if eigenstrain == "general" else 1
 
@@ -209,7 +210,8 @@ def fit_eshelby(
     fields = basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio)
     model, offset = fields @ strengths, nuisance @ solution[n_strengths:]
     residual, n = u - model - offset, x / r[:, None]
-    dof = u.size - len(solution) - int(np.isfinite(radius))
+    free = len(solution) if copies == 1 else n_strengths  # offsets and gradients of a symmetric average are zero
+    dof = max(round(u.size / copies) - free - int(np.isfinite(radius)), 1)
     columns = {
         "y_nm": table["y_ideal_nm"], "x_nm": table["x_ideal_nm"], "sublattice": table["sublattice"], "r_nm": r,
         "angle_rad": np.arctan2(x[:, 0], x[:, 1]), "radial_pm": 1000 * (n * (u - offset)).sum(1),

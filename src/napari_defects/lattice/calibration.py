@@ -43,7 +43,8 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
         ratio = measure_pixel(micrograph, crystal) / float(np.sqrt(sides.prod()))
     else:
         frames = some(micrograph.seen_frames(), 16)
-        vectors_px = find_period([micrograph.frame(n).astype(float) for n in frames], crystal)
+        images = [micrograph.frame(n).astype(float) for n in frames]
+        vectors_px = find_period(images, crystal, np.asarray(sides, np.float64))
         if vectors_px is None:
             raise ValueError(
                 f"no lattice of {crystal.name} found: no peaks of its shape above {PEAK_POWER:g} times the noise in "

@@ -21,7 +21,7 @@ from ..tables import Atoms, check, positions_nm
 from .distortion import fit_distortion, robust_fit
 from .indexing import TOLERANCE, bond_length, find_basis, index_along_tree, orient
 from .model import Array, Indices, Lattice, fitted_terms
-from .occupancy import empty_sites
+from .occupancy import empty_sites, occupancy
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ _LEAST_SCORE = 0.06  # of a basis worth a try, and
 _SURE_SCORE = 0.3  # of one beyond doubt; one in between is a lattice blurred by noise, if
 _SHARE_ON = 0.5  # and a bit of the atoms lie on it (chance puts 0.18 of 1500 random ones on their best, 0.45 of 40),
 _UNEXPLAINED = 3.0  # times as far away, at most, as their errors say
+_LEAST_FILLED = 0.45  # of the sites around an atom: a lattice finer by the square root of 3 has a third
 _SURE_ODDS = 100.0
 _OFF = 0.2  # of the atoms off the lattice: worth a word
 _AVOID = 2.5  # bond lengths around a defect that are left out of the fit
@@ -123,6 +124,8 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
         cells = sites[:, :2] + crystal.fractions[sites[:, 2]]
         calm = _undisturbed(lattice, points[on], sites[on], amplitude[on])
         lattice = _least_squares(points[on], cells[on], crystal, calm)
+    if (filled := occupancy(sites[on], crystal)) < _LEAST_FILLED:
+        raise _lost(crystal, points, f"of the sites around an atom on the best one no more than {filled:.0%} hold one")
     error = 1e3 * float(table[["y_err_nm", "x_err_nm"]].astype(float).median().mean())  # NaN where there are none
     few, far = on.mean() < _SHARE_ON + len(points) ** -0.5, lattice.residual_pm > _UNEXPLAINED * error
     if score < _SURE_SCORE and (few or far):
@@ -145,8 +148,8 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
 
 def _lost(crystal: Crystal, points: Array, why: str) -> ValueError:
     return ValueError(
-        f"no lattice of {crystal.name} found in {len(points)} atoms: {why}; are crystal and pixel size right, and is "
-        "the image at atomic resolution?"
+        f"no lattice of {crystal.name} found in {len(points)} atoms: {why}; are crystal and pixel size right "
+        "(calibrate() measures it), and is the image at atomic resolution?"
     )
 
 

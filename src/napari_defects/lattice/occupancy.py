@@ -60,6 +60,28 @@ def empty_sites(
     return ei + start[0], ej + start[1], es
 
 
+def occupancy(sites: Indices, crystal: Crystal) -> float:
+    """Share of the neighbouring sites of occupied ones that are occupied, too.
+
+    Near 1 in a crystal, two thirds where one of two sublattices is not seen, a third where the lattice is too fine.
+
+    Parameters
+    ----------
+    sites : ndarray of int, shape (n, 3)
+        i, j and number of the sublattice of every atom.
+    crystal : Crystal
+    """
+    start = sites[:, :2].min(0) - 3
+    full = np.zeros((*(sites[:, :2].max(0) - start + 4), len(crystal.sublattices)), bool)
+    full[tuple((sites - [*start, 0]).T)] = True
+    shares = [
+        np.mean([_shifted(full[..., other], di, dj)[full[..., number]] for di, dj, other in neighbors])
+        for number, neighbors in enumerate(_neighbors(crystal))
+        if full[..., number].any()
+    ]
+    return float(np.average(shares, weights=[n for n in full.sum((0, 1)) if n]))
+
+
 def _neighbors(crystal: Crystal) -> list[list[tuple[int, int, int]]]:
     """For each sublattice, the (di, dj, sublattice) of all sites up to one lattice vector away."""
     reach = 1.05 * max(crystal.a_nm, crystal.b_nm)

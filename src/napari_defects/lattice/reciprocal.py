@@ -17,7 +17,7 @@ _PEAK_DEPTH = 0.02  # of the strongest peak
 _ANISOTROPY = 1.4
 
 
-def find_period(images: list[Array], crystal: Crystal) -> Array | None:
+def find_period(images: list[Array], crystal: Crystal, sides: Array | None = None) -> Array | None:
     """Lattice vectors in pixels from the power spectrum; needs no pixel size.
 
     Parameters
@@ -26,6 +26,8 @@ def find_period(images: list[Array], crystal: Crystal) -> Array | None:
         Frames of one lattice; their power spectra are averaged.
     crystal : Crystal
         Only the shape of its cell is used; its size is free.
+    sides : ndarray, shape (2,), optional
+        Height and width of a pixel, in any unit; it is square when None.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def find_period(images: list[Array], crystal: Crystal) -> Array | None:
     for b1 in spots:
         for b2 in spots:
             pair = np.array([b1, b2])
-            stretch = np.linalg.svd(undo @ pair, compute_uv=False)
+            stretch = np.linalg.svd(undo @ (pair if sides is None else pair / sides), compute_uv=False)
             if stretch[0] > _ANISOTROPY * stretch[1] or np.linalg.det(pair) * np.linalg.det(reciprocal) < 0:
                 continue
             hk = spots @ np.linalg.inv(pair)

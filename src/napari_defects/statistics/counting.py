@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,8 @@ import pandas as pd
 from scipy.stats import chi2, norm
 
 from .. import tables
-from ..crystals import CRYSTALS, get_crystal, site_of
-from ..tables import Counts
+from ..crystals import site_of
+from ..tables import Counts, crystal_of
 
 Array = npt.NDArray[np.float64]
 
@@ -50,7 +51,7 @@ def count(
     Returns
     -------
     DataFrame
-        COUNTS, the most frequent first; ``attrs["area_nm2"]`` is the area.
+        COUNTS, the most frequent first; ``attrs["area_nm2"]`` is the area, ``attrs["sites"]`` the number of all sites.
 
     References
     ----------
@@ -72,7 +73,7 @@ def count(
         rows.append((name, number, n_sites, number / n_sites if n_sites else np.nan, low, high, *density))
     names = [c.name for c in tables.COUNTS]
     counts = tables.check(pd.DataFrame(rows, columns=names) if rows else tables.empty("counts"), "counts")
-    counts.attrs = {"area_nm2": area, "confidence": confidence}
+    counts.attrs = {"area_nm2": area, "confidence": confidence, "sites": len(sites)}
     return Counts(counts)
 
 
@@ -111,16 +112,15 @@ def could_be(sites: pd.DataFrame, species: str) -> npt.NDArray[np.bool_]:
     if element is None:
         return np.ones(len(sites), bool)
     names = {element}
-    if crystal := sites.attrs.get("crystal"):
-        names |= {s.name for s in get_crystal(crystal).sublattices if s.element == element}
+    with suppress(ValueError):  # a crystal of one's own: its sublattices are called after their elements
+        names |= {s.name for s in crystal_of(sites).sublattices if s.element == element}
     return sites["sublattice"].isin(names).to_numpy()
 
 
 def _area_nm2(sites: pd.DataFrame) -> float:
     """Area of the unit cells seen, frames added up."""
-    name = sites.attrs.get("crystal")
-    if name in CRYSTALS:
-        crystal = CRYSTALS[name]
+    with suppress(ValueError):
+        crystal = crystal_of(sites)
         return len(sites) / len(crystal.sublattices) * crystal.cell_area_nm2
     if len(sites) < 3:
         return float("nan")

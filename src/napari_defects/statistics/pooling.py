@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,6 +18,8 @@ from .counting import INVENTED, MISSED, PER_CM2, poisson_interval, wilson_interv
 
 Array = npt.NDArray[np.float64]
 
+log = logging.getLogger(__name__)
+
 
 def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
     """Add the counts of many images, and tell whether these differ by more than chance.
@@ -25,7 +28,8 @@ def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
     ----------
     counts : iterable of DataFrame
         COUNTS, one for each image. A species that an image does not list is absent there, and its area
-        (``attrs["area_nm2"]``, else from the densities) counts.
+        (``attrs["area_nm2"]``, else from the densities) counts. Where that of an image is not known, as of one
+        without defects read from a file, no density is given, and it counts as as large as the others are.
     confidence : float
         Of the intervals. Where images differ by more than chance, they are as much wider: a quasi-binomial
         estimate, in which n sites of overdispersion φ are worth n/φ.
@@ -50,7 +54,12 @@ def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
     if not images:
         raise ValueError("`counts` must have at least one table; make them with count().")
     area = np.array([_area(one) for one in counts])
-    total = float(np.nansum(area))
+    if np.isnan(area).any():
+        log.warning(
+            "the area of %d of %d images is not known, so no density is given; set attrs['area_nm2'] of their counts.",
+            np.isnan(area).sum(), len(area),
+        )  # fmt: skip
+    total = float(area.sum())
     together = pd.concat([one.assign(image=k) for k, one in enumerate(images)], ignore_index=True)
     rows = []
     for species, group in together.groupby("species", sort=False):
@@ -67,6 +76,8 @@ def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
     rows.sort(key=lambda row: (-row[1], row[0]))
     pooled = tables.check(pd.DataFrame(rows, columns=names), "counts")
     pooled.attrs = {"area_nm2": total, "confidence": confidence}
+    if all("sites" in one.attrs for one in counts):
+        pooled.attrs["sites"] = sum(int(one.attrs["sites"]) for one in counts)
     return Counts(pooled)
 
 
@@ -75,6 +86,7 @@ def unfold(
     confusion: pd.DataFrame,
     *,
     host_sites: int,
+    sites: int | None = None,
     confidence: float = 0.95,
     n_draws: int = 2000,
     seed: int = 0,
@@ -91,6 +103,9 @@ def unfold(
         ``"(missed)"``.
     host_sites : int
         Sites of those images on which there was no defect: the rate of invention is relative to them.
+    sites : int, optional
+        All sites of the images counted. By default as `count` and `pool` leave them in ``counts.attrs["sites"]``;
+        without that those of the sublattices that `counts` lists a species of.
     confidence : float
     n_draws : int
         Draws of the rates (Dirichlet) and of the counts (gamma) behind the intervals: the uncertainty of
@@ -106,7 +121,8 @@ def unfold(
     Raises
     ------
     ValueError
-        If a species counted is not in `confusion`, or that has no row ``"(none)"`` or column ``"(missed)"``.
+        If a species counted is not in `confusion` or was never true there, or that has no row ``"(none)"`` or column
+        ``"(missed)"``.
     """
     counts = tables.check(counts, "counts")
     for what, name, names in (("row", INVENTED, confusion.index), ("column", MISSED, confusion.columns)):
@@ -119,9 +135,13 @@ def unfold(
         raise ValueError(f"`host_sites` must be positive, got {host_sites}; count the sites of the labelled images.")
     table = np.array(confusion.reindex(index=[*species, INVENTED], columns=[*species, MISSED], fill_value=0), float)
     table[-1, -1] = host_sites
+    never = [name for name, row in zip(species, table, strict=False) if not row.sum()]
+    if unknown := sorted(set(counts.loc[counts["count"] > 0, "species"]) & set(never)):
+        raise ValueError(f"`confusion` has no true {', '.join(unknown)}; evaluate images with these species, too.")
     found = counts.set_index("species").reindex(species)
     number = found["count"].fillna(0).to_numpy(float)
-    hosts = float(counts.groupby(counts["species"].map(lambda name: site_of(name) or ""))["sites"].max().sum())
+    listed = counts.groupby(counts["species"].map(lambda name: site_of(name) or ""))["sites"].max().sum()
+    hosts = float(sites or counts.attrs.get("sites") or listed)
     rng = np.random.default_rng(seed)
     best = _solved(_rates(table), number, hosts)
     draws = np.array([
@@ -166,7 +186,7 @@ def _sites_everywhere(group: pd.DataFrame, area: Array) -> Array:
     sites[group["image"]] = group["sites"]
     known = np.isfinite(sites) & (area > 0)
     per_area = float(sites[known].sum() / area[known].sum()) if known.any() else 0.0
-    return np.where(np.isfinite(sites), sites, per_area * np.nan_to_num(area))
+    return np.where(np.isfinite(sites), sites, per_area * np.where(np.isnan(area), np.nanmean(area), area))
 
 
 def _dispersion(number: Array, sites: Array) -> tuple[float, float]:

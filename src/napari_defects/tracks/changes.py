@@ -72,8 +72,8 @@ def dwell_times(
 ) -> pd.DataFrame:
     """Mean life of each species, were it to leave at a constant rate.
 
-    Frames spent divided by departures seen; stretches cut off by the movie count as time without
-    departure. The interval is exact for Poisson departures.
+    Frames after which one could see whether it left, divided by departures seen; stretches cut off by the
+    movie count as time without departure. The interval is exact for Poisson departures.
 
     Parameters
     ----------
@@ -95,7 +95,8 @@ def dwell_times(
     last = table.groupby("track")["last_frame"].transform("max") == table["last_frame"]
     rows = []
     for name, part in table.assign(left=~last).groupby("species"):
-        time, n = scale * part["frames"].sum(), int(part["left"].sum())
+        n = int(part["left"].sum())
+        time = scale * (part["frames"].sum() - (len(part) - n))  # after the last frame of a track nothing was seen
         low, high = (float(chi2.ppf((1 + s * confidence) / 2, 2 * k)) / 2 for s, k in ((-1, n), (1, n + 1)))
         with np.errstate(divide="ignore"):
             mean, longest, shortest = (time / np.array([n, np.nan_to_num(low), high])).tolist()

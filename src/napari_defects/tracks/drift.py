@@ -31,18 +31,18 @@ def measure_drift(lattices: Lattice | Mapping[int, Host], center_nm: tuple[float
     Returns
     -------
     DataFrame
-        `frame`, `dy_nm`, `dx_nm` (0 in the first), `dy_err_nm`, `dx_err_nm`.
+        `frame`, `dy_nm`, `dx_nm`, `dy_err_nm`, `dx_err_nm`: against the first frame, all 0 in that.
     """
-    if isinstance(lattices, Lattice):
-        frames = dict(enumerate(lattices.frames or (lattices,)))
-        found = {n: (one.origin_nm, one.vectors_nm, one.residual_pm) for n, one in frames.items()}
-    else:
-        found = {int(n): (one.origin_nm, one.vectors_nm, one.residual_pm) for n, one in sorted(lattices.items())}
     rows: list[tuple[float, ...]] = []
     middle = np.zeros(2) if center_nm is None else np.asarray(center_nm, float)
+    if isinstance(lattices, Lattice):
+        frames = dict(enumerate(lattices.frames or (lattices,)))
+        found = {n: (one.origin_nm, one.vectors_nm, _error_nm(one, middle)) for n, one in frames.items()}
+    else:
+        found = {int(n): (h.origin_nm, h.vectors_nm, 1e-3 * h.residual_pm) for n, h in sorted(lattices.items())}
     for number, (origin, vectors, error) in found.items():
         if not rows:
-            first = np.linalg.solve(vectors.T, middle - origin)
+            first, own = np.linalg.solve(vectors.T, middle - origin), error
             shift, speed = np.zeros(2), np.zeros(2)
         else:
             passed = number - rows[-1][0]
@@ -51,9 +51,16 @@ def measure_drift(lattices: Lattice | Mapping[int, Host], center_nm: tuple[float
             awaited = before + passed * speed
             shift = offset + np.rint(np.linalg.solve(vectors.T, awaited - offset)) @ vectors
             speed = 0.5 * speed + 0.5 * (shift - before) / passed
-        rows.append((number, *shift, 1e-3 * error, 1e-3 * error))
+        rows.append((number, *shift, *[float(np.hypot(error, own)) if rows else 0.0] * 2))
     table = pd.DataFrame(rows, columns=["frame", "dy_nm", "dx_nm", "dy_err_nm", "dx_err_nm"])
     return table.astype({"frame": "int64"})
+
+
+def _error_nm(lattice: Lattice, place: Floats) -> float:
+    """1 sigma per axis of where a lattice of many atoms is."""
+    i, j = np.linalg.solve(lattice.vectors_nm.T, place - lattice.origin_nm)
+    error = float(lattice.position_err(i, j, lattice.crystal.sublattices[0].name)[0])
+    return error if np.isfinite(error) else 1e-3 * lattice.residual_pm
 
 
 def without_drift(table: pd.DataFrame, drift: pd.DataFrame | None) -> Floats:
