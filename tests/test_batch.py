@@ -18,7 +18,7 @@ import pytest
 
 import napari_defects as nd
 from napari_defects.averages import average
-from napari_defects.batch import Dataset, average_dataset, averaging, run_batch, watch, watching, work
+from napari_defects.batch import Dataset, average_dataset, averaging, datasets, run_batch, watch, watching, work
 from napari_defects.io import write_micrograph
 
 RECIPE = {
@@ -125,6 +125,27 @@ def test_files_of_one_name_get_their_own_folders(tmp_path):
     assert sorted(folders) == sorted(files)
     assert len(set(folders.values())) == 4
     assert folders[tmp_path / "y.tif"] == tmp_path / "y"
+
+
+def test_a_folder_stays_whose_it_is_and_the_datasets_own_are_taken(tmp_path):
+    first = work.folders_for([tmp_path / "b.tif", tmp_path / "tables.tif"], tmp_path)
+    assert first[tmp_path / "b.tif"] == tmp_path / "b"
+    assert first[tmp_path / "tables.tif"].name not in ("tables", "averages")
+    later = work.folders_for([tmp_path / "b.tif", tmp_path / "b.dm4"], tmp_path, first)
+    assert later[tmp_path / "b.tif"] == tmp_path / "b"
+    assert later[tmp_path / "b.dm4"] == tmp_path / "b_dm4"
+
+
+@pytest.mark.parametrize("name", ["001", "a%20b", "NaN", "1.5"])
+def test_images_are_called_as_they_are(tmp_path, name):
+    (place := tmp_path / name).mkdir()
+    (tmp_path / "summary.csv").write_text("file,folder,status\n")
+    nd.io.write_table(nd.simulate("WSe2", field_of_view_nm=2)[1], place / "sites.csv")
+    datasets.write_partitions(place)
+    assert set(Dataset(tmp_path).table("sites")["image"]) == {name}
+    (place / "sites.csv").unlink()
+    datasets.write_partitions(place)
+    assert not len(Dataset(tmp_path).table("sites"))
 
 
 def test_nothing_to_do_and_nowhere_to_write(tmp_path):

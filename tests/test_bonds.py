@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import napari_defects as nd
 from napari_defects.bonds import classify_bonds, find_defects
 from napari_defects.bonds.chemistry import BondRules, assign_elements, bond_rules
 from napari_defects.bonds.graphs import angle_table, bond_graph, bond_table
@@ -212,3 +213,12 @@ def test_words_for_wrong_input():
         classify_bonds(honeycomb(), min_probability=2)
     assert BondRules(("C",), {}, {}).limit_pm("C", "V") == 0
     assert isinstance(bond_graph(honeycomb().iloc[:0]), nx.Graph)
+
+
+def test_columns_off_the_lattice_are_no_element_of_their_own():
+    image, sites = nd.simulate("WSe2", field_of_view_nm=4, defects={"V2_Se": 3}, seed=2)
+    stray = sites.dropna(subset=["y_nm"]).iloc[[5]].assign(y_nm=1.1, x_nm=1.3, sublattice="", i=pd.NA, j=pd.NA)
+    dirty = pd.concat([sites, stray], ignore_index=True)
+    dirty.attrs["crystal"] = "WSe2"
+    found = nd.classify(image, dirty, method="bonds")
+    assert set(found["species"]) <= {"V2_Se"}

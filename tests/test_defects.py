@@ -348,3 +348,15 @@ def test_contrast_of_no_single_layer_names_only_empty_sites(caplog: pytest.LogCa
     assert len(found) >= 13  # one is cut by the border
     assert off.max() < 0.05
     assert found["species"].replace("darker_W", "Se_W").tolist() == truth["species"].iloc[nearest].tolist()
+
+
+def test_sites_must_be_those_of_the_whole_image(mixed: Case) -> None:
+    image, sites = mixed[:2]
+    for wrong, words in (
+        (pd.concat([sites, sites]), "list a site twice"),
+        (sites[sites["sublattice"] == "Se"], "have none on W; give all"),
+        (sites.assign(frame=1), "up to frame 1, but the image has 1"),
+    ):
+        wrong.attrs["crystal"] = "WSe2"
+        with pytest.raises(ValueError, match=words):
+            classify(image, wrong, method="intensities")

@@ -196,3 +196,22 @@ def test_a_file_that_is_no_structure_is_one_sentence(tmp_path):
         nd.structure_strain(tmp_path / "POSCAR", "WSe2")
     with pytest.raises(FileNotFoundError, match="no file"):
         nd.structure_strain(tmp_path / "gone.cif", "WSe2")
+
+
+def test_without_errors_of_positions_none_of_strains_are_known():
+    sites = sites_of(sigma_pm=1.0).assign(y_err_nm=np.nan, x_err_nm=np.nan)
+    result = deformation.strain(deformation.displacements(sites, fit="none"))
+    assert result["exx"].notna().any()
+    assert result[ERRORS].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("angle", np.linspace(0, 2 * np.pi, 7))
+def test_a_profile_may_begin_at_a_row_of_columns(angle: float):
+    along = np.array([np.sin(angle), np.cos(angle)])
+    place = 1.3 + np.arange(0, 2, 0.1)[:, None] * along
+    table = pd.DataFrame({"y_ideal_nm": place[:, 0], "x_ideal_nm": place[:, 1], "frame": 0, "dilation": 0.01})
+    profile = deformation.line_profile(table, "dilation", place[0], place[-1], step_nm=0.25)
+    assert profile.value == pytest.approx(0.01)
+    assert np.isnan(profile.err).all(), "nobody knows them"
+    known = deformation.line_profile(table.assign(dilation_err=0.002), "dilation", place[0], place[-1], step_nm=0.25)
+    assert (known.err <= 0.002).all()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from ase import Atoms
 
 import napari_defects as nd
 from napari_defects import interop, tables
@@ -72,3 +73,16 @@ def test_ome_keeps_scale_and_time(tmp_path, noise_image, pixel_size_nm):
     np.testing.assert_array_equal(back.data, movie.data)
     np.testing.assert_allclose(back.pixel_size_yx_nm, movie.pixel_size_yx_nm)
     assert back.frame_interval_s == 0.5
+
+
+def test_atoms_above_each_other_are_one_column_wherever_they_are():
+    rng = np.random.default_rng(0)
+    place = np.stack(np.meshgrid(np.arange(8) * 0.3, np.arange(8) * 0.3, [0.17, -0.17]), -1).reshape(-1, 3)
+    model = Atoms("S" * len(place), positions=10 * (place + rng.normal(0, 1e-3, place.shape)))
+    assert len(interop.from_ase(model)) == 64
+
+
+def test_what_is_left_of_a_pair_stays_at_its_height():
+    table = pd.DataFrame({"frame": 0, "y_nm": 0.0, "x_nm": [0.0, 0.19], "species": ["V_Se", "W"]})
+    model = interop.to_ase(table, "WSe2")
+    assert model.get_distance(0, 1) == pytest.approx(10 * np.hypot(0.19, interop.LAYER_NM))

@@ -71,3 +71,12 @@ def test_noise_that_does_not_depend_on_the_signal() -> None:
     noise = nd.noise.estimate(nd.Micrograph(flat, sample.PIXEL_NM))
     for level in (float(clean.min()), float(clean.max())):
         assert noise.variance(level) == pytest.approx(16, rel=0.12)
+
+
+@pytest.mark.parametrize("dose", [3e3, 3e4])
+def test_electrons_are_counted_from_where_there_are_none(dose: float) -> None:
+    quiet = nd.Detector(gain=1.0, offset=0.0, read_noise_e=0.0)
+    micrograph, _ = nd.simulate(
+        "WSe2", field_of_view_nm=8, pixel_size_nm=0.02, dose_e_per_A2=dose, detector=quiet, seed=3
+    )
+    assert nd.noise.estimate(micrograph).electrons_per_px == pytest.approx(float(micrograph.data.mean()), rel=0.06)

@@ -160,6 +160,7 @@ def test_what_is_not_a_micrograph():
         ({"locate": {"maps": 1}}, "unknown locate keyword 'maps'"),
         ({"classify": {"model": "x"}}, "unknown classify keyword 'model'"),
         ({"classify": 3}, "must be a table"),
+        ({"classify": {"min_probability": "high"}}, r"`classify.min_probability` must be a number, got 'high'"),
         ({"fit_lattice": {"crystal": "WSe2"}, "classify": {"species": "V_S"}}, "V_S|'S'"),
         (
             {"fit_lattice": {"crystal": "WSe2"}, "classify": {"species": ["V_Se", "Xx_Se"]}},

@@ -341,3 +341,37 @@ def test_unfolding_brings_back_the_truth_and_covers_it():
         statistics.unfold(counts, confusion.drop("(none)"), host_sites=1)
     with pytest.raises(ValueError, match="host_sites"):
         statistics.unfold(counts, confusion, host_sites=0)
+
+
+def test_without_an_area_there_is_no_density(caplog):
+    with_it, without = counted(20), nd.count(tables.empty("defects"), lattice_sites(2))
+    without.attrs = {}  # as read from a file
+    pooled = statistics.pool([with_it, without])
+    assert pooled["count"].tolist() == [20]
+    assert pooled["density_per_cm2"].isna().all()
+    assert "area of 1 of 2 images is not known" in caplog.text
+
+
+def test_invented_ones_are_as_many_as_there_are_sites():
+    confusion = pd.DataFrame(
+        [[100, 0, 0], [0, 100, 0], [40, 0, 0]], ["V_Se", "V_W", "(none)"], ["V_Se", "V_W", "(missed)"]
+    )
+    found = tables.empty("counts").reindex(range(1)).assign(species="V_Se", count=140, sites=10000)
+    found = tables.check(found, "counts")
+    keywords = {"host_sites": 20000, "n_draws": 50}
+    assert statistics.unfold(found, confusion, sites=20000, **keywords)["corrected"].item() == pytest.approx(
+        100, rel=0.01
+    )
+    found.attrs["sites"] = 20000
+    assert statistics.unfold(found, confusion, **keywords)["corrected"].item() == pytest.approx(100, rel=0.01)
+    confusion.loc["V_Se", "V_Se"] = 0
+    with pytest.raises(ValueError, match="no true V_Se"):
+        statistics.unfold(found, confusion, **keywords)
+
+
+def test_tables_from_files_are_counted_on_the_same_sites(tmp_path):
+    image, sites = nd.simulate("graphene", field_of_view_nm=4, defects={"N_C": 4}, seed=0)
+    defects = nd.io.read_table(nd.io.write_table(image.metadata["defects"], tmp_path / "d.csv"), "defects")
+    again = nd.io.read_table(nd.io.write_table(sites, tmp_path / "s.csv"), "sites")
+    columns = ["species", "count", "sites", "density_per_cm2"]
+    pd.testing.assert_frame_equal(nd.count(defects, again)[columns], nd.count(defects, sites)[columns])

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import napari_defects as nd
 from napari_defects import tables
 from napari_defects.crystals import GRAPHENE
 from napari_defects.lattice.phasing import Host
@@ -106,6 +107,15 @@ def test_dwell_times_cover_the_true_rate():
     never = dwell_times(defects(range(9), np.ones((9, 2))).assign(track=0))
     assert np.isinf(never["dwell"].item())
     assert never["dwell_low"].item() == pytest.approx(8 / 3.689, rel=1e-3), "after the ninth nothing was seen"
+
+
+def test_dwell_times_of_short_tracks_are_not_too_long():
+    rng, lives = np.random.default_rng(5), []
+    for k in range(400):
+        state = np.cumsum(np.append(0, rng.random(2) < 0.2)) % 2
+        lives.append(defects(range(3), np.ones((3, 2)), np.array(["Si1C3", "Si1C4"])[state]).assign(track=k))
+    dwell = dwell_times(pd.concat(lives, ignore_index=True)).set_index("species").loc["Si1C3"]
+    assert dwell["dwell_low"] < 5 < dwell["dwell_high"]
 
 
 def triangles(angles, noise=0.01, seed=0):
@@ -299,3 +309,14 @@ def test_words_for_wrong_input():
         rotor(pd.DataFrame({"frame": [0]}))
     with pytest.raises(ValueError, match="`confidence` must be"):
         dwell_times(tables.empty("tracks"), confidence=95)
+
+
+def test_the_error_of_drift_is_that_of_the_lattice_not_of_an_atom():
+    rng = np.random.default_rng(0)
+    _, sites = nd.simulate("WSe2", field_of_view_nm=6, seed=1)
+    sites = sites.dropna(subset=["y_nm"])
+    shaken = [sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy() + rng.normal(0, 0.005, (len(sites), 2)) for _ in range(8)]
+    still = pd.concat([sites.assign(frame=n, y_nm=p[:, 0], x_nm=p[:, 1]) for n, p in enumerate(shaken)])
+    drift = measure_drift(nd.fit_lattice(still.assign(y_err_nm=0.005, x_err_nm=0.005), "WSe2"), (3.0, 3.0))[1:]
+    assert drift[["dy_err_nm", "dx_err_nm"]].to_numpy().max() < 0.002
+    assert np.abs(drift[["dy_nm", "dx_nm"]].to_numpy() / drift[["dy_err_nm", "dx_err_nm"]].to_numpy()).max() < 4

@@ -84,6 +84,16 @@ def test_unrelaxed_vacancy_shows_no_field_and_errors_are_true(vacancy):
     assert fit.p_value > 1e-3
 
 
+@pytest.mark.parametrize("species", ["V2_Se", "V_W"])
+def test_errors_are_true_around_an_empty_centre(species: str):
+    options = {"field_of_view_nm": 12.0, "pixel_size_nm": 0.02, "dose_e_per_A2": 1e5, "seed": 4}
+    micrograph, sites = nd.simulate("WSe2", defects={species: 16}, **options)
+    one = nd.average(micrograph, micrograph.metadata["defects"], sites=sites)[species]
+    _, u, err = radial(one.strain())
+    assert np.sqrt(np.mean((u / err) ** 2)) == pytest.approx(1, abs=0.35)
+    assert (one.precision["precision_pm"] / one.precision["bound_pm"]).max() < 2
+
+
 def test_planted_field_comes_back_by_shells():
     relaxation = Relaxation(-4.0, wavelength_nm=0.7, decay_nm=1.0)
     sets = [simulate(seed, 18, relaxation, scan=Scan(rotation_deg=40.0 * seed)) for seed in range(2)]
@@ -123,6 +133,12 @@ def test_symmetrization_gains_precision(still, vacancy):
     assert np.abs(image - image[:, ::-1]).max() < 0.02 * np.ptp(image)  # a mirror lies along the W
     gain = radial(vacancy.strain(), ["W"])[2].mean() / radial(symmetric.strain(), ["W"])[2].mean()
     assert 1.7 < gain < 3.2
+    fit = nd.fit_eshelby(symmetric.strain())
+    assert 0.3 < fit.chi2 / fit.dof < 3
+    center = (symmetric.sites[["y_ideal_nm", "x_ideal_nm"]].pow(2).sum(axis=1) < 1e-6).to_numpy()
+    alone = nd.strain(nd.deformation.displacements(vacancy.sites))["dilation_err"].to_numpy()[center]
+    mirrored = symmetric.strain()["dilation_err"].to_numpy()[center]
+    assert mirrored == pytest.approx(alone, rel=0.35), "six neighbours that are copies say no more than one does"
 
 
 def test_members_say_why_they_are_left_out(still):

@@ -123,6 +123,12 @@ def test_scale_far_from_the_crystals_is_reported(scale: float, caplog: pytest.Lo
     assert "pixel size" in caplog.text
 
 
+@pytest.mark.parametrize("scale", [1.5, 2.0])
+def test_a_lattice_with_two_thirds_of_its_sites_empty_is_none(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"hold one; are crystal and pixel size right \(calibrate"):
+        fit_lattice(planted(shape=scale), "WSe2")
+
+
 def test_strong_shear_by_drift() -> None:
     shape = np.array([[1.10, 0.06], [0.0, 0.94]])
     atoms = planted("MoS2", shape=shape)
@@ -269,9 +275,9 @@ def test_positions_take_names_and_refuse_others() -> None:
         lattice.position([0], [0], ["Te"])
 
 
-@pytest.mark.parametrize("stated", [None, 0.02, 0.03, (0.024, 0.02)])
+@pytest.mark.parametrize("stated", [None, 0.02, 0.03, (0.024, 0.02), (0.02, 0.032)])
 def test_calibration_from_the_power_spectrum(stated: float | tuple[float, float] | None) -> None:
-    true = np.array([0.024, 0.02]) if isinstance(stated, tuple) else np.array([0.021, 0.021])
+    true = np.array(stated) if isinstance(stated, tuple) else np.array([0.021, 0.021])
     image, _ = nd.simulate("WSe2", field_of_view_nm=8.0, pixel_size_nm=tuple(true), seed=5)
     found = calibrate(nd.Micrograph(image.data, stated), "WSe2")
     assert found.pixel_size_yx_nm == pytest.approx(true, rel=0.006)

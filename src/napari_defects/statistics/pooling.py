@@ -57,7 +57,7 @@ def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
     if np.isnan(area).any():
         log.warning(
             "the area of %d of %d images is not known, so no density is given; set attrs['area_nm2'] of their counts.",
-            np.isnan(area).sum(), len(area),
+            int(np.isnan(area).sum()), len(area),
         )  # fmt: skip
     total = float(area.sum())
     together = pd.concat([one.assign(image=k) for k, one in enumerate(images)], ignore_index=True)
