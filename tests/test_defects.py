@@ -360,3 +360,32 @@ def test_sites_must_be_those_of_the_whole_image(mixed: Case) -> None:
         wrong.attrs["crystal"] = "WSe2"
         with pytest.raises(ValueError, match=words):
             classify(image, wrong, method="intensities")
+
+
+def test_a_cropped_table_gives_the_same_verdicts(mixed: Case) -> None:
+    image, sites = mixed[:2]
+    whole = classify(image, sites, method="intensities")
+    middle = np.asarray(image.extent_nm) / 2
+
+    def within(table: pd.DataFrame, names: list[str]) -> pd.Series:
+        return (np.abs(table[names].to_numpy(float) - middle) < 0.3 * middle.min()).all(axis=1)
+
+    part = sites[within(sites, ["y_ideal_nm", "x_ideal_nm"])]
+    part.attrs["crystal"] = "WSe2"
+    found = classify(image, part, method="intensities")
+    places = ["i", "j", "sublattice"]
+    expected = whole.merge(part[places], on=places)
+    assert len(expected) >= 3
+    assert found[places].values.tolist() == expected[places].values.tolist()
+    assert found["species"].tolist() == expected["species"].tolist()
+
+
+@pytest.mark.parametrize("fill", [0.0, None])
+def test_no_verdict_where_the_scan_was_broken_off(fill: float | None) -> None:
+    image, _ = nd.simulate("WSe2", field_of_view_nm=6, pixel_size_nm=0.02, dose_e_per_A2=5e4, seed=3)
+    pixels = image.data.astype(float)
+    pixels[-60:] = pixels.mean() if fill is None else fill
+    broken = nd.Micrograph(pixels, 0.02)
+    atoms = nd.locate(broken)
+    sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, "WSe2"))
+    assert not len(classify(broken, sites, method="intensities"))

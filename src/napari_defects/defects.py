@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 METHODS = ("maps", "cells", "intensities", "bonds")
 
 _CERTAIN = 0.9999  # no verdict is surer: what goes wrong more rarely is not in the model
+_CUT_NM = 0.15  # from where the image ends before its border: columns that are cut
 VERDICT_RADIUS_NM = 0.05
 """Maps are averaged over this radius around a site."""
 
@@ -113,7 +114,7 @@ def classify(
         return _with_blobs(bonded, maps, micrograph.n_frames, min_probability) if maps and blobs else bonded
     measured = relative_heights(micrograph, sites)
     inside = within_lattice(sites, crystal, np.asarray(micrograph.extent_nm, np.float64))
-    measured["relative_height"] = measured["relative_height"].where(inside)
+    measured["relative_height"] = measured["relative_height"].where(inside & _beside_nothing_blank(micrograph, sites))
     return _by_sites(measured, crystal, maps if method == "maps" else None, known, method, min_probability)
 
 
@@ -141,6 +142,21 @@ def _check_sites(sites: pd.DataFrame, crystal: Crystal, n_frames: int) -> None:
         raise ValueError(f"`sites` go up to frame {sites['frame'].max()}, but the image has {n_frames} frame(s).")
     if missing := [s.name for s in crystal.sublattices if len(on) and not (on["sublattice"] == s.name).any()]:
         raise ValueError(f"`sites` have none on {' and '.join(missing)}; give all, and select rows of the result.")
+
+
+def _beside_nothing_blank(micrograph: Micrograph, sites: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether each site is well within the rows and columns of pixels in which there is anything."""
+    place = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float)
+    within = np.ones(len(sites), bool)
+    for axis, size in enumerate(micrograph.pixel_size_yx_nm):
+        seen = np.flatnonzero(np.max([np.ptp(frame, axis=1 - axis) for frame in micrograph.frames()], axis=0))
+        if len(seen) in (0, micrograph.shape_yx[axis]):
+            continue
+        first, last = seen[0] * size, seen[-1] * size
+        low = first + _CUT_NM if seen[0] else -np.inf
+        high = last - _CUT_NM if seen[-1] + 1 < micrograph.shape_yx[axis] else np.inf
+        within &= ~((place[:, axis] < low) | (place[:, axis] > high))
+    return within
 
 
 def _by_sites(

@@ -1,10 +1,10 @@
-"""Light of the columns just outside the image, which no site stands for."""
+"""Columns that no site stands for: those just outside the image, and those that a table of sites leaves out."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
 Array = npt.NDArray[np.float64]
@@ -20,21 +20,38 @@ def light_from_beyond(
         if own.sum() < 3:
             continue
         width = np.median(sigma[own], axis=0)
-        beyond = _continued(points[sublattice == name], shape, 4 * float(width.max()))
+        beyond = _continued(points[sublattice == name], shape, 0.0, 4 * float(width.max()))
         if len(beyond):
             along = [_profiles(x, np.full(len(x), w), n) for x, w, n in zip(beyond.T, width, shape, strict=True)]
             light += float(np.median(amplitude[own])) * (along[0].T @ along[1]).toarray()
     return light
 
 
-def _continued(points: Array, shape: tuple[int, ...], reach: float) -> Array:
-    """Where a lattice goes on outside the image, within `reach`: its points reflected about their neighbours."""
+def left_out(image: Array, points: Array, sublattice: npt.NDArray[np.str_]) -> Array:
+    """Places inside the image where the lattice of some sites goes on, and it is as bright as they are, in pixels."""
+    smooth, found = ndimage.uniform_filter(image, 3), [np.zeros((0, 2))]
+
+    def values(at: Array) -> Array:
+        return np.asarray(smooth[tuple(np.clip(np.rint(at).astype(int), 0, np.subtract(image.shape, 1)).T)])
+
+    tree, dark = cKDTree(points), float(np.percentile(smooth, 5))
+    apart = 0.5 * float(np.median(np.asarray(tree.query(points, k=2)[0])[:, 1])) if len(points) > 1 else 0.0
+    for name in np.unique(sublattice[sublattice != ""]):
+        own = points[sublattice == name]
+        there = _continued(own, image.shape, -np.inf, 0.0) if len(own) >= 3 else own[:0]
+        there = there[tree.query(there)[0] > apart]
+        found.append(there[values(there) > 0.5 * (dark + np.median(values(own)))])
+    return np.concatenate(found)
+
+
+def _continued(points: Array, shape: tuple[int, ...], least: float, most: float) -> Array:
+    """Where a lattice goes on, `least` to `most` outside the image: its points reflected about their neighbours."""
     tree = cKDTree(points)
     spacing = float(np.median(np.asarray(tree.query(points, k=2)[0])[:, 1]))
     pairs = tree.query_pairs(1.2 * spacing, output_type="ndarray")
     there = np.concatenate([2 * points[pairs[:, k]] - points[pairs[:, 1 - k]] for k in (0, 1)])
     outside = np.maximum(-0.5 - there, there - np.array(shape) + 0.5).max(1)
-    there = there[(outside > 0) & (outside < reach) & (tree.query(there)[0] > 0.5 * spacing)]
+    there = there[(outside > least) & (outside < most) & (tree.query(there)[0] > 0.5 * spacing)]
     same = cKDTree(there).query_ball_point(there, 0.5 * spacing) if len(there) else []
     return np.array([there[k].mean(0) for n, k in enumerate(same) if min(k) == n]).reshape(-1, 2)
 

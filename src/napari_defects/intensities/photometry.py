@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from ..gaussian import Heights
 from ..micrograph import Micrograph
 from ..noise import from_pixels
-from .beyond import light_from_beyond
+from .beyond import left_out, light_from_beyond
 
 Array = npt.NDArray[np.float64]
 
@@ -25,6 +25,7 @@ STIFFNESSES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 
 _STEADY_NM = 0.005  # scatter of columns about the lattice: noisier positions are drawn towards their site
 _NEIGHBORS = 40
+_SAID = ("height", "relative_height", "scatter", "counted", "beneath")
 
 
 def measuring_points(sites: pd.DataFrame) -> Array:
@@ -59,6 +60,14 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
         counting noise, 0 (all dirt) to 1; and `beneath`: the share of the counting noise of a host column's height
         that comes from what is beneath it (dirt, neighbours, electronics) and stays where it is gone.
     """
+    others = _left_out(micrograph, sites)
+    table = pd.concat([sites.reset_index(drop=True), others], ignore_index=True) if len(others) else sites
+    measured = _measured(micrograph, table).iloc[: len(sites)].set_index(sites.index)
+    return sites.assign(**{name: measured[name] for name in _SAID})
+
+
+def _measured(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFrame:
+    """`relative_heights` of sites around which no column is left out."""
     scale = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     height, relative, scatter, counted, beneath = np.full((5, len(sites)), np.nan)
     points, sigma = measuring_points(sites), _widths(sites)[:, None] / scale
@@ -89,6 +98,18 @@ def relative_heights(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFram
         counted=counted,
         beneath=beneath,
     )
+
+
+def _left_out(micrograph: Micrograph, sites: pd.DataFrame) -> pd.DataFrame:
+    """Rows for columns around the sites that a cropped table has none for: they share the light."""
+    scale = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
+    points, parts = measuring_points(sites), []
+    frames, names = sites["frame"].to_numpy(np.int64), sites["sublattice"].to_numpy(str)
+    for frame in np.unique(frames).tolist():
+        rows = (frames == frame) & np.isfinite(points).all(1)
+        place = left_out(micrograph.frame(frame).astype(np.float64), points[rows] / scale, names[rows]) * scale
+        parts.append(pd.DataFrame({"frame": frame, "sublattice": "", "y_nm": place[:, 0], "x_nm": place[:, 1]}))
+    return pd.concat(parts).reindex(columns=sites.columns) if parts else sites[:0]
 
 
 def without_spikes(image: Array) -> tuple[Array, Array]:
