@@ -86,6 +86,13 @@ def test_a_click_shows_a_cell_and_a_button_corrects_it(widget: Cells, tmp_path: 
     assert Collection(tmp_path / "mine").table["species"].tolist() == ["V_Te"], "named again, not twice"
 
 
+def test_the_outline_lies_where_the_image_lies(widget: Cells) -> None:
+    for place in ((10.0, 20.0), (0.0, -5.0)):
+        widget.layer.translate = place
+        widget.look(0)
+        np.testing.assert_allclose(widget.viewer.layers["cell looked at"].translate, place)
+
+
 def test_drags_and_places_without_cells_show_nothing(widget: Cells) -> None:
     click(widget, (-1.0, -1.0))
     assert widget.chosen is None

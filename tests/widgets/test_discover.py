@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from napari.components import ViewerModel
 import napari_defects as nd
 from napari_defects.widgets._layers import image_layer
 from napari_defects.widgets._points import table_layer
+from napari_defects.widgets._tables_out import export
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.discover import Discover
+from napari_defects.widgets.review import Review
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,21 @@ def test_the_gallery_has_a_row_for_the_dopant(discovered: Discover) -> None:
     discovered.gallery.fields[0].editingFinished.emit()
     assert set(discovered.viewer.layers["discovered · doped"].features["species"]) == {"Ti_W"}
     discovered.show_cluster(0)
+
+
+def test_what_is_discovered_is_no_table_of_defects(discovered: Discover, qtbot: Any, tmp_path: Path) -> None:
+    viewer, layer = discovered.viewer, discovered.viewer.layers["discovered · doped"]
+    defects = layer.features.head(2).assign(species="V_Se")
+    upsert(viewer, table_layer(defects, "defects", "defects · doped", image="doped"))
+    discovered.gallery.fields[0].setText("Ti_W")
+    discovered.add_to_training()
+    viewer.layers.move(viewer.layers.index("defects · doped"), 0)
+    widget = Review(viewer)
+    qtbot.addWidget(widget)
+    assert widget.layer.name == "defects · doped"
+    export(viewer, "doped", tmp_path)
+    assert set(nd.read_table(tmp_path / "defects.csv")["species"]) == {"V_Se"}
+    assert len(nd.read_table(tmp_path / "novelties.csv")) == len(layer.data)
 
 
 def test_named_groups_become_labels(discovered: Discover, notifications: list[Any]) -> None:

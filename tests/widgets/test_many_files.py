@@ -56,6 +56,10 @@ def test_batch_lists_filters_and_opens(finish: Finish, images: Path, tmp_path: P
     assert {"scan0", "atoms · scan0", "defects · scan0"} <= {layer.name for layer in viewer.layers}
     assert widget.report_button.isEnabled()
 
+    widget.open_dataset(str(tmp_path / "out"))
+    row = next(r for r in range(3) if widget.files.item(r, 0).text() == "scan0.tif")
+    assert (widget.species.value, widget.files.item(row, 2).text()) == (EVERY, f"{len(found)}")
+
     widget.show_averages()
     assert "average V_Se · out" in {layer.name for layer in viewer.layers}
     assert "members" in widget.words.text()
@@ -77,6 +81,21 @@ def test_folders_are_asked_for(finish: Finish, tmp_path: Path, notifications: li
     widget.run()
     assert "no folder" in widget.status.text()
     assert len(notifications) == 2
+
+
+def test_a_cancelled_run_ends_before_the_next(finish: Finish, images: Path, tmp_path: Path) -> None:
+    widget = finish(ready(Batch(ViewerModel()), images, tmp_path), lambda: None)
+    widget.workers.value = 0
+    widget.run()
+    first = widget.job
+    widget.cancel()
+    widget.run()
+    assert widget.job is first
+    assert "finished first" in widget.status.text()
+    finish(widget, lambda: None)
+    widget.run()
+    assert widget.job is not first
+    widget.cancel()
 
 
 def test_watch_shows_the_newest_until_it_is_cancelled(qtbot: Any, images: Path, tmp_path: Path, finish: Finish) -> None:

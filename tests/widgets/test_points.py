@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,22 @@ def test_an_added_defect_is_a_real_row(defects: pd.DataFrame, selected: int | No
         assert row["species"] == defects["species"].iloc[selected]
     pd.testing.assert_frame_equal(table.iloc[:-1], tables.check(defects, "defects"))
     assert layer.features["x_nm"].iloc[-1] == 2.0, "the features follow the points at once"
+
+
+@pytest.mark.parametrize("movie", [False, True])
+def test_a_moved_defect_is_of_the_site_it_was_moved_to(wse2: Any, defects: pd.DataFrame, movie: bool) -> None:
+    lattice = nd.fit_lattice(tables.check(wse2[1][wse2[1]["y_nm"].notna()], "atoms"), "WSe2")
+    if movie:  # the second frame has drifted by a cell
+        frames = (lattice, replace(lattice, origin_nm=lattice.origin_nm + lattice.a1_nm))
+        lattice, defects = replace(lattice, frames=frames), defects.assign(frame=1)
+    layer = shown(defects, "defects", movie=movie, lattice=lattice)
+    data = layer.data.copy()
+    data[3, -2:] = lattice.at(1).position(9, 4, "W")[0] + 0.02
+    layer.data = data
+    table = table_of(layer)
+    assert table.loc[3, ["i", "j", "sublattice", "method"]].tolist() == [9, 4, "W", "manual"]
+    assert table.loc[3, "defect"] == defects["defect"][3]
+    pd.testing.assert_frame_equal(table.drop(index=3), tables.check(defects, "defects").drop(index=3))
 
 
 def test_an_added_atom_finds_its_site(sites: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ from napari_defects import tables
 from napari_defects.learning.labels import label_sites, read_labels, write_labels
 from napari_defects.widgets._corrections import classes_for, corrections, doubt, in_order, judged
 from napari_defects.widgets._glimpse import crop, examples, line_angle, profile
-from napari_defects.widgets._layers import about
+from napari_defects.widgets._layers import about, image_layer
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.review import Review
@@ -165,6 +165,69 @@ def test_points_deleted_or_added_by_hand_meanwhile(review: Review) -> None:
     table = defects_of(review)
     assert table.loc[1, "species"] == "V_W"
     assert table["method"].value_counts()["manual"] == 2
+
+
+def test_the_view_goes_to_where_the_image_lies(review: Review, found: pd.DataFrame) -> None:
+    review.layer.translate = (20.0, -5.0)
+    review.forward()
+    row = found.loc[review.current]
+    np.testing.assert_allclose(review.viewer.scene.camera.center[-2:], (row["y_nm"] + 20, row["x_nm"] - 5))
+
+
+def test_undo_takes_back_the_verdict_alone(review: Review) -> None:
+    before = defects_of(review)
+    review.judge("V_W")
+    review.reject()
+    review.layer.add([[3.0, 3.0]])
+    review.layer.remove([int(np.flatnonzero(review.layer.features["defect"] == 5)[0])])
+    added = defects_of(review).index[-1]
+    assert added not in before.index, "no number is given twice"
+    review.undo()
+    review.undo()
+    after = defects_of(review)
+    assert set(after.index) == {*before.index, added} - {5}
+    columns = ["species", "probability", "method"]
+    pd.testing.assert_frame_equal(after.drop(index=added)[columns], before.drop(index=5)[columns])
+
+
+@pytest.fixture
+def other(ready: ViewerModel, wse2: tuple[nd.Micrograph, Any], measured: Any, found: pd.DataFrame) -> ViewerModel:
+    """A second image with defects of its own."""
+    known = {"image": "other", "crystal": "WSe2", "lattice": measured[1]}
+    upsert(ready, image_layer(wse2[0], "other", crystal="WSe2"))
+    upsert(ready, table_layer(measured[0], "sites", "atoms · other", **known))
+    fewer = found.iloc[5:12].reset_index(drop=True)
+    upsert(ready, table_layer(fewer, "defects", "defects · other", **known))
+    return ready
+
+
+def test_another_image_is_reviewed_anew(other: ViewerModel, qtbot: Any) -> None:
+    widget = Review(other)
+    qtbot.addWidget(widget)
+    widget.show()
+    widget.look_at("wse2")
+    widget.run()
+    widget.judge("V_W")
+    before = table_of(other.layers["defects · other"])
+    widget.pickers["image"].value = other.layers["other"]
+    widget.reject()
+    widget.undo()
+    pd.testing.assert_frame_equal(table_of(other.layers["defects · other"]), before)
+    qtbot.waitUntil(lambda: widget.current == in_order(before)[0])
+    widget.undo()
+    widget.reject()
+    assert len(other.layers["defects · other"].data) == len(before) - 1
+    assert len(other.layers["defects · wse2"].data) == 21
+
+
+def test_defects_that_were_made_again_end_the_review(review: Review, found: pd.DataFrame) -> None:
+    review.judge("V_W")
+    upsert(review.viewer, table_layer(found, "defects", "defects · wse2", image="wse2", made={}))
+    review.undo()
+    review.reject()
+    assert set(defects_of(review)["method"]) == {"maps"}
+    assert len(defects_of(review)) == 21
+    assert "made again" in review.status.text()
 
 
 def test_one_species_alone(review: Review) -> None:

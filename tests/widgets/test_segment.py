@@ -11,7 +11,7 @@ import pytest
 
 import napari_defects as nd
 from napari_defects.widgets._decision import LEAST, Decision
-from napari_defects.widgets._layers import map_layer, mask_layer
+from napari_defects.widgets._layers import KEY, about, map_layer, mask_layer
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.segment import EACH, Segment
@@ -96,6 +96,20 @@ def test_what_was_set_by_hand_stays(segmented: Segment, qtbot: Any) -> None:
         shown = defects_layer(segmented).features
         own = shown[(shown["i"] == place[0]) & (shown["j"] == place[1]) & (shown["sublattice"] == place[2])]
         assert own["species"].tolist() == ["Te2_Se"]
+
+
+def test_what_was_rejected_stays_away(segmented: Segment, qtbot: Any) -> None:
+    layer = defects_layer(segmented)
+    rejected = layer.features.iloc[[0]]
+    place = tuple(rejected.iloc[0][["i", "j", "sublattice"]])
+    layer.remove([0])
+    layer.metadata[KEY]["rejected"] = rejected
+    segmented.threshold.value = LEAST
+    qtbot.wait(50)
+    shown = defects_layer(segmented)
+    assert place not in set(shown.features[["i", "j", "sublattice"]].itertuples(index=False, name=None))
+    assert about(shown)["rejected"]["defect"].tolist() == [len(shown.data)]
+    assert "1 set by hand kept" in segmented.status.text()
 
 
 def test_moved_atoms_are_weighed_again(segmented: Segment, qtbot: Any) -> None:

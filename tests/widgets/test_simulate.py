@@ -16,6 +16,7 @@ from napari.components import ViewerModel
 import napari_defects as nd
 from napari_defects.widgets._comparison import Comparison, power, profile
 from napari_defects.widgets._layers import image_layer
+from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._stages import Stage
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.simulate import PREVIEW_PX, Simulate, _preview
@@ -63,6 +64,20 @@ def test_presets_and_matching_move_the_sliders(finish: Finish) -> None:
     assert made["microscope"].source_fwhm_nm == pytest.approx(0.1, abs=0.01)
     assert (made["scan"].rotation_deg - 11 + 60) % 120 - 60 == pytest.approx(0, abs=0.15)
     assert "pm/px" in widget.status.text()
+
+
+def test_another_simulation_leaves_nothing_of_the_last_but_its_truth_made_anew(finish: Finish) -> None:
+    viewer = ViewerModel()
+    widget = Simulate(viewer)
+    widget.fill({"simulate": {"field_of_view_nm": 3.0}})
+    finish(widget)
+    before = [layer.name for layer in viewer.layers]
+    truth = viewer.layers[1].data
+    upsert(viewer, table_layer(table_of(viewer.layers[1]), "sites", "atoms · simulated WSe2", image=before[0]))
+    widget.fill({"simulate": {"seed": 99}})
+    finish(widget)
+    assert [layer.name for layer in viewer.layers] == before
+    assert not np.array_equal(viewer.layers[1].data, truth)
 
 
 def test_matching_nothing_says_what_to_choose(finish: Finish) -> None:

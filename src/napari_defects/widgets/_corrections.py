@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from napari_defects.crystals import CRYSTALS, get_crystal
 from napari_defects.tables import check
+from napari_defects.widgets._layers import about
+from napari_defects.widgets._points import nearest_sites, table_of
 
 BY_HAND = "manual"
 """Method of a row that a person has looked at."""
 
 FOUND = ("found_species", "found_probability", "found_method")
 """What a row said before the first verdict by hand."""
+
+SITE = ["frame", "i", "j", "sublattice"]
+"""What tells one site from the others."""
 
 
 def doubt(table: pd.DataFrame) -> pd.Series:
@@ -45,6 +53,50 @@ def judged(table: pd.DataFrame, defect: int, species: str) -> pd.DataFrame:
     for name, value in (("species", species), ("probability", 1.0), ("method", BY_HAND)):
         table.loc[row, name] = value
     return table
+
+
+def taken_back(
+    table: pd.DataFrame, rejected: pd.DataFrame | None, before: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return table and rejected rows without the verdict on one row, given as it was; all else stays as it is now."""
+    number = int(before["defect"].iloc[0])
+    if rejected is not None and number in set(rejected["defect"]):
+        rest = dropped(rejected, number)
+        table = pd.concat([table, before]).sort_values("defect", kind="stable", ignore_index=True)
+        return table, rest if len(rest) else None
+    for name in ("species", "probability", "method"):
+        table.loc[table["defect"] == number, name] = before[name].iloc[0]
+    return table, rejected
+
+
+def by_hand(layer: Any, lattice: Any = None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Rows of a layer that a person has set, and those rejected, whose sites are still the same on a lattice."""
+    table, rejected = table_of(layer), about(layer).get("rejected")
+    table = table[table["method"] == BY_HAND]
+    return _still(table, lattice), None if rejected is None else _still(rejected, lattice)
+
+
+def _still(table: pd.DataFrame, lattice: Any) -> pd.DataFrame:
+    """Return the rows that are on the site they say; those that say none, too."""
+    if lattice is None or not len(table):
+        return table
+    names = ["i", "j", "sublattice"]
+    same = (table[names] == nearest_sites(table, lattice)[names]).all(axis=1)
+    return table[same.fillna(False) | table["i"].isna()]
+
+
+def kept(
+    table: pd.DataFrame, manual: pd.DataFrame | None = None, rejected: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return defects found anew, and the rejected: rows set by hand stay, nothing else is on any of their sites."""
+    hand = [rows for rows in (manual, rejected) if rows is not None and len(rows)]
+    if hand:
+        taken = pd.MultiIndex.from_frame(pd.concat([rows[SITE] for rows in hand]).dropna())
+        table = table[~pd.MultiIndex.from_frame(table[SITE]).isin(taken)]
+    if manual is not None and len(manual):
+        table = pd.concat([table, manual])
+    table = table.reset_index(drop=True).assign(defect=np.arange(len(table)))
+    return table, None if rejected is None else rejected.assign(defect=len(table) + np.arange(len(rejected)))
 
 
 def dropped(table: pd.DataFrame, defect: int) -> pd.DataFrame:

@@ -30,7 +30,9 @@ class CountsTable(QTableWidget):
         return "" if item is None else str(item.text())
 
     def show_counts(self, counts: pd.DataFrame) -> None:
-        """Fill the table."""
+        """Fill the table; the species chosen stays so."""
+        chosen, names = self.species(self.currentRow()), list(counts["species"])
+        self.blockSignals(True)
         self.setRowCount(len(counts))
         for row, entry in enumerate(counts.to_dict("records")):
             cells = [entry["species"], f"{entry['count']:,}"]
@@ -45,6 +47,8 @@ class CountsTable(QTableWidget):
                 item.setToolTip(f"{entry['count']:,} of {entry['sites']:,} sites; intervals in brackets")
                 self.setItem(row, column, item)
             self.item(row, 0).setIcon(marker(str(entry["species"])))
+        self.setCurrentCell(names.index(chosen) if chosen in names else -1, 0)
+        self.blockSignals(False)
         self.resizeColumnsToContents()
         self.setVisible(True)
         height = self.horizontalHeader().sizeHint().height() + sum(map(self.rowHeight, range(len(counts))))

@@ -45,15 +45,10 @@ class Decision:
         """Defect classes whose probability reaches the threshold; 0 elsewhere."""
         return np.where(self._surety >= threshold, self._winner, np.uint8(0))
 
-    def defects(self, threshold: float, manual: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Candidates that reach the threshold; those set by hand stay, and nothing else is on their sites."""
+    def defects(self, threshold: float) -> pd.DataFrame:
+        """Candidates that reach the threshold."""
         assert self.candidates is not None
         chosen = self.candidates[self.candidates["probability"].to_numpy(float) >= threshold]
-        if manual is not None and len(manual):
-            places = ["frame", "i", "j", "sublattice"]
-            taken = pd.MultiIndex.from_frame(manual[places].dropna())
-            chosen = chosen[~pd.MultiIndex.from_frame(chosen[places]).isin(taken)]
-            chosen = pd.concat([chosen, manual], ignore_index=True)
         return chosen.assign(defect=np.arange(len(chosen))).reset_index(drop=True)
 
     @property

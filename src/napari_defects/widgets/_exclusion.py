@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 from napari.layers import Labels
 
-from napari_defects.widgets._layers import KEY, about, scale_nm, source_name, units_of
-from napari_defects.widgets._picks import Pick
+from napari_defects.widgets._layers import KEY, about, corner_nm, scale_nm, source_name, units_of
+from napari_defects.widgets._picks import IMAGE, Pick
 from napari_defects.widgets._points import places_nm
+from napari_defects.widgets._viewer import upsert
 
 NAME = "left out"
 
@@ -39,8 +40,7 @@ class Mask:
         if size is None:
             raise ValueError(f"layer {layer.name!r} is in pixels, not nm; paint on an image that has a pixel size.")
         self.size_nm = size
-        shift = np.asarray(layer.translate[-2:], float) * size / np.abs(np.asarray(layer.scale[-2:], float))
-        self.corner_nm = shift
+        self.corner_nm = corner_nm(layer) - about(layer).get("corner_nm", 0.0)  # from that of the image
 
     def leaves(self, table: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Whether each row of a table stays; a mask without frames holds for all of them."""
@@ -55,22 +55,40 @@ class Mask:
 
 
 def paint(viewer: Any, image: Any) -> Any:
-    """Add an empty mask over an image, ready to be painted on; the one that is there where there is one."""
+    """Add an empty mask over an image, ready to be painted on; the one that is there where there is one.
+
+    Where the image of a table is not known, as of one read from a file, it is the newest.
+    """
+    if not IMAGE.fits(image):
+        image = next((layer for layer in reversed(viewer.layers) if IMAGE.fits(layer)), None)
+    if image is None:
+        raise ValueError("There is no image to paint on: open it first.")
     name = f"{NAME} · {source_name(image)}"
     if name in viewer.layers:
         layer = viewer.layers[name]
     else:
-        shape = image.data.shape[-2:]
-        layer = viewer.add_labels(
-            np.zeros(shape, np.uint8),
-            name=name,
-            scale=image.scale[-2:],
-            translate=image.translate[-2:],
-            units=units_of(2),
-            opacity=0.35,
-            metadata={KEY: {"image": source_name(image), "exclusion": True}},
-        )
+        layer = _empty_mask(viewer, image, name)
     layer.brush_size = max(3, round(0.03 * max(layer.data.shape)))
     layer.mode = "paint"
     viewer.layers.selection.active = layer
+    return layer
+
+
+def _empty_mask(viewer: Any, image: Any, name: str) -> Any:
+    """Add a mask whose pixels are, and stay, those of the image."""
+    size = scale_nm(image)
+    keywords: dict[str, Any] = {
+        "name": name,
+        "scale": image.scale[-2:] if size is None else size,
+        "units": image.units[-2:] if size is None else units_of(2),
+        "opacity": 0.35,
+        "metadata": {KEY: {"image": source_name(image), "exclusion": True}},
+    }
+    layer = upsert(viewer, (np.zeros(image.data.shape[-2:], np.uint8), keywords, "labels"))
+
+    def follow(_event: Any = None) -> None:
+        if (size := scale_nm(image)) is not None:
+            layer.units, layer.scale = units_of(2), size
+
+    image.events.scale.connect(follow)
     return layer

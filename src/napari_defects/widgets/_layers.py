@@ -33,11 +33,21 @@ def source_name(layer: Any) -> str:
 
 def scale_nm(layer: Any) -> npt.NDArray[np.float64] | None:
     """Side of a pixel in nm as ``array([y, x])``, from scale and units; None where the units are not lengths."""
+    units = _units_nm(layer)
+    return None if units is None else np.asarray(np.abs(np.asarray(layer.scale[-2:], float)) * units)
+
+
+def corner_nm(layer: Any) -> npt.NDArray[np.float64]:
+    """Where the first pixel of a layer lies, in nm as ``array([y, x])``; zero where its units are not lengths."""
+    units = _units_nm(layer)
+    return np.zeros(2) if units is None else np.asarray(np.asarray(layer.translate[-2:], float) * units)
+
+
+def _units_nm(layer: Any) -> npt.NDArray[np.float64] | None:
     try:
-        factors = [float((1.0 * unit).to("nm").magnitude) for unit in layer.units[-2:]]
+        return np.array([float((1.0 * unit).to("nm").magnitude) for unit in layer.units[-2:]])
     except Exception:  # pint raises its own family for pixels and plain numbers
         return None
-    return np.asarray(np.abs(np.asarray(layer.scale[-2:], float)) * factors)
 
 
 def set_scale_nm(layer: Any, pixel_size_nm: float | tuple[float, float]) -> None:

@@ -57,7 +57,7 @@ class Choice:
 
 
 def _is_image(layer: Any) -> bool:
-    return isinstance(layer, Image) and not {"maps", "average", "strain"} & set(about(layer))
+    return isinstance(layer, Image) and not {"image", "maps", "average", "strain"} & set(about(layer))
 
 
 def _calibrated(layer: Any) -> Micrograph:

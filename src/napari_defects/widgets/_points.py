@@ -142,12 +142,28 @@ def table_of(layer: Any, kind: str | None = None) -> pd.DataFrame:
     if moved.any():
         table.loc[moved, "y_nm"], table.loc[moved, "x_nm"] = places[moved].T
         table["frame"] = frames
-        _rewrite(table, moved, moved & copied, known.get("lattice"))
+        _rewrite(table, moved, moved & copied, known)
     return check(table, kind)
 
 
-def _rewrite(table: pd.DataFrame, moved: npt.NDArray[Any], added: npt.NDArray[Any], lattice: Any) -> None:
-    """Make honest rows of points set by hand: no error bars, sure of themselves, said to be manual."""
+def nearest_sites(table: pd.DataFrame, lattice: Any) -> pd.DataFrame:
+    """Return the site nearest to each row, by the lattice of its frame, and where that is expected."""
+    names, parts = np.array([s.name for s in lattice.crystal.sublattices]), []
+    for frame, rows in table.groupby("frame"):
+        own = lattice.at(frame)
+        i, j, which = own.index(rows[["y_nm", "x_nm"]].to_numpy(float))
+        y, x = own.position(i, j, which).T
+        sites = {"i": i, "j": j, "sublattice": names[which], "y_ideal_nm": y, "x_ideal_nm": x}
+        parts.append(pd.DataFrame(sites, index=rows.index))
+    return pd.concat(parts).loc[table.index]
+
+
+def _rewrite(table: pd.DataFrame, moved: npt.NDArray[Any], added: npt.NDArray[Any], known: Mapping[str, Any]) -> None:
+    """Make honest rows of points set by hand: no error bars, sure of themselves, said to be manual.
+
+    A defect is of the site it was moved to; a column stays that of its site.
+    """
+    sited = moved if "defect" in table else added
     fixed: Mapping[str, Any] = {"probability": 1.0, "score": 1.0, "method": "manual"}
     for name in table.columns:
         if name in fixed:
@@ -157,22 +173,20 @@ def _rewrite(table: pd.DataFrame, moved: npt.NDArray[Any], added: npt.NDArray[An
         elif name in ("sigma_nm", "amplitude", "background", "y_ideal_nm", "x_ideal_nm"):
             table.loc[added, name] = np.nan
         elif name in ("i", "j"):
-            table.loc[added, name] = pd.NA
+            table.loc[sited, name] = pd.NA
         elif name == "sublattice":
-            table.loc[added, name] = ""
+            table.loc[sited, name] = ""
         elif name in ("defect", "track"):
-            table.loc[added, name] = int(table[name].max()) + 1 + np.arange(int(added.sum()))
+            given = pd.concat([table, known.get("rejected")])[name]  # no number is given twice
+            table.loc[added, name] = int(given.max()) + 1 + np.arange(int(added.sum()))
         elif name not in _DEFINED:  # measured on another point, of which the new one is a copy
             table[name] = table[name].where(~added, "" if table[name].dtype.kind in "OTU" else np.nan)
-    if lattice is None or "sublattice" not in table or not added.any():
+    lattice = known.get("lattice")
+    if lattice is None or "sublattice" not in table or not sited.any():
         return
-    i, j, which = lattice.index(table.loc[added, ["y_nm", "x_nm"]].to_numpy(float))
-    table.loc[added, "i"], table.loc[added, "j"] = i, j
-    names = [s.name for s in lattice.crystal.sublattices]
-    table.loc[added, "sublattice"] = [names[k] for k in which]
-    if "y_ideal_nm" in table:
-        ideal = [lattice.position(a, b, c) for a, b, c in zip(i, j, which, strict=True)]
-        table.loc[added, ["y_ideal_nm", "x_ideal_nm"]] = np.asarray(ideal, float).reshape(-1, 2)
+    sites = nearest_sites(table[sited], lattice)
+    for name in sites.columns.intersection(table.columns):
+        table.loc[sited, name] = sites[name]
 
 
 def _blank(dtype: str) -> Any:

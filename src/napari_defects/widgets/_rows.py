@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_defects.widgets._corrections import doubt
+from napari_defects.widgets._layers import corner_nm
 
 MOST = 500
 FIELD_NM = 3.0
@@ -28,7 +29,9 @@ class Rows(QTableWidget):
 
     def __init__(self, viewer: Any):
         super().__init__(0, len(self.HEADS))
-        self._viewer, self._table, self._layer = viewer, pd.DataFrame(), None
+        self._viewer, self._table = viewer, pd.DataFrame()
+        self._layer: Any = None
+        self._species = ""
         self.setHorizontalHeaderLabels(self.HEADS)
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.verticalHeader().setVisible(False)
@@ -43,7 +46,7 @@ class Rows(QTableWidget):
         """List the defects of a species."""
         rows = table[table["species"] == species]
         order = doubt(rows).sort_values(ascending=False, kind="stable").index[:MOST]
-        self._layer, self._table = layer, rows.loc[order]
+        self._layer, self._species, self._table = layer, species, rows.loc[order]
         self.blockSignals(True)
         self.setRowCount(len(self._table))
         for number, row in enumerate(self._table.itertuples()):
@@ -57,6 +60,10 @@ class Rows(QTableWidget):
         self.blockSignals(False)
         self.setVisible(len(self._table) > 0)
 
+    def again(self, layer: Any, table: pd.DataFrame) -> None:
+        """List what there is now of the species listed; nothing where it was another layer's."""
+        self.show_rows(layer, table, self._species if layer is self._layer else "")
+
     def jump(self, row: int) -> None:
         """Move the view to a defect of the list."""
         if 0 <= row < len(self._table) and self._layer in self._viewer.layers:
@@ -68,7 +75,8 @@ def go_to(viewer: Any, layer: Any, row: pd.Series) -> None:
     if layer.ndim > 2:
         viewer.dims.set_point(0, int(row["frame"]))
     camera = viewer.scene.camera
-    camera.center = (float(row["y_nm"]), float(row["x_nm"]))
+    y, x = corner_nm(layer) + row[["y_nm", "x_nm"]].to_numpy(float)
+    camera.center = (float(y), float(x))
     camera.zoom = max(camera.zoom, min(viewer.canvas.size) / FIELD_NM)
     if "defect" in getattr(layer, "features", ()):
         layer.selected_data = set(np.flatnonzero(layer.features["defect"].to_numpy() == row["defect"]).tolist())

@@ -13,7 +13,7 @@ from napari_defects.widgets._forms import set_value, value_of
 from napari_defects.widgets._frame import Frame, open_widget
 from napari_defects.widgets._layers import KEY, LayerData, about, source_name
 from napari_defects.widgets._picks import Choice, Pick, Source
-from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets._viewer import follow_names, upsert
 from napari_defects.widgets._work import Job, sentence
 
 
@@ -47,6 +47,14 @@ class Panel(Frame):
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Look at the layers that were just made."""
+
+    def show_chosen(self) -> None:
+        """Show what belongs to the layers chosen, and nothing where there is nothing."""
+
+    @property
+    def working(self) -> bool:
+        """Whether there is work whose result is waited for."""
+        return self.job is not None and self.job.running and not self.job.cancelled
 
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:
@@ -104,7 +112,7 @@ class Panel(Frame):
 
     def run(self) -> None:
         """Start the work; a click on Run."""
-        if self.job is not None and self.job.running:
+        if self.working:
             return
         try:
             arguments = self.gather()
@@ -125,7 +133,10 @@ class Panel(Frame):
     def start(
         self, function: Callable[..., Any], arguments: dict[str, Any], done: Callable[[Any], None], title: str
     ) -> None:
-        """Run a function in a worker; its result goes to `done`, its errors to the user."""
+        """Run a function in a worker, one at a time; its result goes to `done`, its errors to the user."""
+        if self.working:
+            self.say("Wait for what is running, or cancel it first.", doubt=True)
+            return
         self.job = Job(title, function, arguments, self)
         self.job.done.connect(done)
         self.job.failed.connect(self.fail)
@@ -137,7 +148,7 @@ class Panel(Frame):
 
     def cancel(self) -> None:
         """Stop the work; a click on Cancel."""
-        if self.job is not None and self.job.running:
+        if self.job is not None and self.working:
             self.job.cancel()
             self.say("Cancelled.")
 
@@ -150,15 +161,22 @@ class Panel(Frame):
         show_error(text)
 
     def refresh(self, _event: Any = None) -> None:
-        """Offer the layers there are now."""
-        for name, pick in self.inputs.items():
-            if isinstance(pick, Pick):
-                picker = self.pickers[name]
-                before = picker.value
+        """Offer the layers there are now; what is chosen stays chosen while it is there, whatever its name."""
+        follow_names(self.viewer)
+        before = {name: self.pickers[name].value for name, pick in self.inputs.items() if isinstance(pick, Pick)}
+        for name, layer in before.items():
+            picker = self.pickers[name]
+            with picker.changed.blocked():
                 picker.reset_choices()
-                if before is None or before not in picker.choices:
-                    picker.value = self._best(name)
+                picker.value = layer if layer in picker.choices else None
+        for name, layer in before.items():
+            picker = self.pickers[name]
+            if picker.value is None and (best := self._best(name)) is not None:
+                picker.value = best
+            elif picker.value is None and layer is not None:
+                picker.changed.emit(None)
         self.calibration.look(self._image_layer())
+        self.show_chosen()
 
     def _image_layer(self) -> Any:
         return self.pickers["image"].value if isinstance(self.inputs.get("image"), Pick) else None
@@ -181,10 +199,16 @@ class Panel(Frame):
         return max(fitting, key=rank, default=None)
 
     def _first_chosen(self, layer: Any) -> None:
-        """Let the other pickers follow the first, and the crystal what the image is known to be."""
+        """Take up what was chosen first; what was said of another is no longer true."""
         self.calibration.look(self._image_layer())
-        if layer is None:
-            return
+        if not self.working:
+            self.say("")
+        if layer is not None:
+            self._follow_first(layer)
+        self.show_chosen()
+
+    def _follow_first(self, layer: Any) -> None:
+        """Let the other pickers follow the first, and the crystal what the image is known to be."""
         for name, pick in list(self.inputs.items())[1:]:
             if isinstance(pick, Pick):
                 self.pickers[name].value = self._best(name)

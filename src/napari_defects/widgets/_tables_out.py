@@ -12,7 +12,10 @@ from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_defects.micrograph import Micrograph
 from napari_defects.tables import TABLES
+from napari_defects.widgets._cells import cells_of_layer
+from napari_defects.widgets._exclusion import EXCLUSION
 from napari_defects.widgets._layers import about, scale_nm, source_name
+from napari_defects.widgets._picks import SITES, Pick, Source
 from napari_defects.widgets._points import table_of
 
 FORMATS = (".csv", ".xlsx", ".parquet")
@@ -53,7 +56,7 @@ class ExportTables(QPushButton):
         try:
             if layer is None:
                 raise ValueError(self._missing)
-            written = export(self._panel.viewer, source_name(layer), Path(folder), suffix)
+            written = export(self._panel.viewer, source_name(layer), Path(folder), suffix, layer)
         except (ValueError, OSError) as error:
             self._panel.fail(error)
             return
@@ -74,25 +77,68 @@ def grown(table: pd.DataFrame, kind: str, atom_columns: list[str] | None = None)
     return found
 
 
-def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv") -> list[Path]:
-    """Write the tables and averages that came from an image, under the names the command line gives them."""
+def looked_at(defects: Source, sites: Source, left_out: Source | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Defects and sites without what is painted to be left out."""
+    found, seen = defects.value, sites.value
+    if left_out is not None:
+        found, seen = found[left_out.value.leaves(found)], seen[left_out.value.leaves(seen)]
+    seen.attrs["crystal"] = sites.about.get("crystal")
+    return found, seen
+
+
+def counts_of(viewer: Any, layer: Any) -> pd.DataFrame | None:
+    """Count the defects of a layer as they are now, the way they were counted last; None where they never were."""
+    from napari_defects.statistics import count
+
+    known = about(layer)
+    if known.get("counts") is None:
+        return None
+    own = [one for one in viewer.layers if source_name(one) == source_name(layer) and "truth" not in about(one)]
+    sites, left_out, keywords = known["counted"] if "counted" in known else ("", *_by_analyze(own, known))
+    if sites not in viewer.layers:
+        sites = next((one.name for one in reversed(own) if SITES.fits(one)), "")
+    seen, mask = _source(viewer, sites, SITES), _source(viewer, left_out, EXCLUSION)
+    if seen is None:
+        return None
+    return count(*looked_at(Source(table_of(layer), source_name(layer), known), seen, mask), **keywords)
+
+
+def _by_analyze(own: list[Any], known: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of what is left out of an image, and the keywords of `count` in the recipe."""
+    from napari_defects.recipes import Recipe
+
+    recipe = Recipe.from_toml(known.get("made", {}).get("recipe", ""))
+    return next((one.name for one in own if "exclusion" in about(one)), ""), recipe.keywords("count")
+
+
+def _source(viewer: Any, name: str, pick: Pick) -> Source | None:
+    layer = next((one for one in viewer.layers if one.name == name), None)
+    return None if layer is None else Source(pick.read(layer), source_name(layer), about(layer))
+
+
+def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv", chosen: Any = None) -> list[Path]:
+    """Write the tables and averages that came from an image, under the names the command line gives them.
+
+    Where layers show the same kind of table, the `chosen` one is written, else the newest.
+    """
     from napari_defects.io import write_micrograph, write_table
 
     tables: dict[str, pd.DataFrame] = {}
     averages: dict[str, Any] = {}
     masks: list[Any] = []
-    for layer in viewer.layers:
+    for layer in sorted(viewer.layers, key=lambda one: one is chosen):
         known = about(layer)
-        if source_name(layer) != image or "truth" in known:
+        if source_name(layer) != image or {"truth", "labels"} & set(known):
             continue
         if "exclusion" in known:
             masks.append(layer)
         elif "average" in known:
             averages[known["average"].species] = known["average"]
         elif known.get("table") in TABLES:
-            tables |= grown(table_of(layer), known["table"], known.get("atom_columns"))
-            if known.get("counts") is not None:
-                tables["counts"] = known["counts"]
+            read = cells_of_layer if known["table"] == "cells" else table_of
+            tables |= grown(read(layer), known["table"], known.get("atom_columns"))
+            if (counts := counts_of(viewer, layer)) is not None:
+                tables["counts"] = counts
     folder.mkdir(parents=True, exist_ok=True)
     written = [write_table(table, folder / f"{name}{suffix}") for name, table in tables.items()]
     for mask in masks[:1]:

@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Image, Points
 
 from napari_defects.widgets import _detail
-from napari_defects.widgets._layers import KEY, LayerData, about
+from napari_defects.widgets._layers import KEY, LayerData, about, corner_nm
 from napari_defects.widgets._points import Keeper
 
 _REMADE = ("shapes", "tracks")  # cannot be given other data and features at once
+_names: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()  # that layers have had, the newest last
+
+
+def follow_names(viewer: Any) -> None:
+    """Let what was made from an image go with it when the image has been given another name."""
+    there = [layer.name for layer in viewer.layers]
+    for image in [layer for layer in viewer.layers if there.count(layer.name) == 1]:  # else napari is to change it yet
+        before = _names.setdefault(image, [image.name])[-1]
+        if before != image.name:
+            _names[image].append(image.name)
+            made = [] if about(image).get("image") else made_from(viewer, before)
+            for layer in made:
+                layer.metadata = {**layer.metadata, KEY: {**about(layer), "image": image.name}}
+            for layer in made:
+                layer.name = _renamed(layer.name, before, image.name)
+
+
+def _renamed(name: str, before: str, now: str) -> str:
+    return name.removesuffix(before) + now if name.endswith(f" · {before}") else name
+
+
+def made_from(viewer: Any, image: str) -> list[Any]:
+    """Layers that say they were made from an image."""
+    return [layer for layer in viewer.layers if about(layer).get("image") == image]
 
 
 def upsert(viewer: Any, made: LayerData) -> Any:
-    """Add a layer, or bring the layer of the same name up to date: its place, and whether it is shown, stay."""
+    """Add a layer, or bring the layer of the same name up to date: its place, and whether it is shown, stay.
+
+    A layer made from an image lies where the image lies. Where another image takes the place of one, what was made
+    from that goes.
+    """
+    follow_names(viewer)
     data, keywords, kind = made
+    keywords = _over_its_image(viewer, keywords)
     name = keywords["name"]
     layer = next((old for old in viewer.layers if old.name == name), None)
+    if kind == "image" and layer is not None and not about(layer).get("image") and _differ(layer.data, data):
+        for old in made_from(viewer, name):
+            viewer.layers.remove(old)
     if layer is not None and (
         kind in _REMADE or type(layer).__name__.lower() != kind or layer.ndim != _ndim(data, kind)
     ):
@@ -36,7 +70,31 @@ def upsert(viewer: Any, made: LayerData) -> Any:
         viewer.dims.axis_labels = ("frame", "y", "x")
     if any("nanometer" in str(unit) for unit in layer.units):
         viewer.canvas.overlays.scale_bar.visible = True
+    follow_names(viewer)
     return layer
+
+
+def _differ(one: Any, other: Any) -> bool:
+    return one is not other and not np.array_equal(one, other)
+
+
+def _over_its_image(viewer: Any, keywords: dict[str, Any]) -> dict[str, Any]:
+    known = keywords["metadata"].get(KEY, {})
+    called = known.get("image")
+    named = [layer for layer in viewer.layers if layer.name == called]
+    named += [layer for layer in viewer.layers if called in _names.get(layer, ())]  # given another name since
+    if not named or "units" not in keywords:
+        return keywords
+    image, corner = named[0], corner_nm(named[0])
+    translate = np.zeros(len(keywords["units"])) + keywords.get("translate", 0.0)
+    translate[-2:] += corner
+    known = {**known, "image": image.name, "corner_nm": tuple(corner.tolist())}
+    return {
+        **keywords,
+        "name": _renamed(keywords["name"], called, image.name),
+        "translate": tuple(translate.tolist()),
+        "metadata": {**keywords["metadata"], KEY: known},
+    }
 
 
 def _ndim(data: Any, kind: str) -> int:

@@ -22,7 +22,8 @@ class Job(QObject):
     """One call of a function in a worker thread.
 
     The function is given ``progress``; its result arrives at `done`, an exception at `failed`, both in the window's
-    thread. A cancelled job delivers neither, even where its function never looks at its progress.
+    thread. A cancelled job delivers neither, even where its function never looks at its progress; nor what it
+    would still ``report`` on its way, if that is among the arguments.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ class Job(QObject):
             owner.destroyed.connect(self.cancel)
         self.cancelled, self.running, self.started = False, False, time.perf_counter()
         self.seconds = 0.0
+        if (report := arguments.get("report")) is not None:
+            arguments = {**arguments, "report": lambda *made: None if self.cancelled else report(*made)}
         self._title, self._function, self._arguments, self._last = title, function, arguments, 0.0
         self.progressed.connect(self._show)
 

@@ -21,7 +21,7 @@ from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._tables_out import ExportTables
 from napari_defects.widgets._viewer import upsert
-from napari_defects.widgets.average import Gallery, average_layer, average_place
+from napari_defects.widgets.average import Gallery, average_layer, average_place, drop_stale
 from napari_defects.widgets.classify import summary
 from napari_defects.widgets.localize import found
 from napari_defects.widgets.segment import defect_classes
@@ -85,6 +85,7 @@ class Analyze(Panel):
         self.stepped.connect(self._stepped)
         self._calibrate = False
         self._lattice_pixel_nm: Any = None
+        self._image: Any = None  # the layer that is, or was, analysed
         self._steps_done = 0
 
     def recipe(self) -> Any:
@@ -106,7 +107,8 @@ class Analyze(Panel):
 
     def run(self) -> None:
         """Start over with empty lines."""
-        if self.job is None or not self.job.running:
+        if not self.working:
+            self._image = self.pickers["image"].value
             self.lines.reset()
             self.lines.start("segment")
         super().run()
@@ -125,9 +127,8 @@ class Analyze(Panel):
         """Leave nothing running, and the defects at hand."""
         self.lines.finish()
         self.export_button.setVisible(True)
-        name = f"defects · {self.pickers['image'].value.name}"
-        if name in self.viewer.layers:
-            self.viewer.layers.selection.active = self.viewer.layers[name]
+        if (layer := self._made_layer("defects")) is not None:
+            self.viewer.layers.selection.active = layer
 
     def _progressed(self, done: int, total: int) -> None:
         from napari_defects.pipeline import STEPS
@@ -147,31 +148,36 @@ class Analyze(Panel):
         if line == "calibrate":
             self._lattice_pixel_nm = made.extra
         if line == "classify":
-            self._hide_atoms()
+            if (atoms := self._made_layer("atoms")) is not None:
+                atoms.visible = False
             self.legend.follow(layers[0])
         if line == "average":
+            drop_stale(self.viewer, *made.extra)
             self.gallery.show_layers(layers)
         if line == "strain":
             layers[0].colorbar.visible = layers[0].visible
-        name = f"defects · {self.pickers['image'].value.name}"
-        if line == "count" and name in self.viewer.layers:
-            layer = self.viewer.layers[name]
+        if line == "count" and (layer := self._made_layer("defects")) is not None:
             layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": made.extra}}
 
-    def _hide_atoms(self) -> None:
-        name = f"atoms · {self.pickers['image'].value.name}"
-        if name in self.viewer.layers:
-            self.viewer.layers[name].visible = False
+    def _made_layer(self, kind: str) -> Any:
+        """Return what was made of the image analysed, whichever is chosen by now; None where it is gone."""
+        name = f"{kind} · {'' if self._image is None else self._image.name}"
+        return next((layer for layer in self.viewer.layers if layer.name == name), None)
 
     def _open(self, line: str) -> None:
         title = LINES[line][0]
         if title is not None:
-            choices = {name: self.pickers[name].value for name in ("crystal", "model")}
-            open_widget(self.viewer, title, {**choices, **self.parameters})
+            widget = open_widget(self.viewer, title)
+            if widget is not None:
+                if self._image in self.viewer.layers:
+                    widget.look_at(self._image.name)
+                widget.fill({**self.choices, **self.parameters})
 
     def _use_lattice(self) -> None:
-        set_scale_nm(self.pickers["image"].value, self._lattice_pixel_nm)
-        self.run()
+        if self._image in self.viewer.layers:
+            self.pickers["image"].value = self._image
+            set_scale_nm(self._image, self._lattice_pixel_nm)
+            self.run()
 
     def save_recipe(self, path: str | None = None) -> None:
         """Write the recipe, with every default, as TOML."""
@@ -186,7 +192,7 @@ class Analyze(Panel):
         """Run the recipe on many files, into a folder; what each gave is listed while the others go on."""
         paths = paths or QFileDialog.getOpenFileNames(self, "Run the recipe on these files")[0]
         folder = folder or (QFileDialog.getExistingDirectory(self, "Results into folder") if paths else "")
-        if paths and folder and not (self.job is not None and self.job.running):
+        if paths and folder and not self.working:
             self.files.run(paths, folder, self.recipe())
 
     def load_recipe(self, path: str | None = None) -> None:
@@ -236,6 +242,7 @@ class _Telling:
             "made": {"step": "Analyze", "recipe": recipe.to_toml()},
         }
         self.movie, self.lattice = image.value.is_movie, None
+        self.asked = recipe.keywords("average").get("species")
 
     def __call__(self, step: str, result: Any) -> None:
         if step == "locate":
@@ -274,7 +281,7 @@ class _Telling:
             average_layer(result, average_place(self.image.value, number, result), self.known)
             for number, result in enumerate(averages.values())
         ]
-        return Made(layers, f"{len(averages)} species")
+        return Made(layers, f"{len(averages)} species", extra=(self.image.image, averages, self.asked))
 
     def _strain(self, table: Any) -> Made:
         picture, keywords, kind = strain_layer(table, "dilation", self.image.image, self.known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from napari_defects.widgets._members import Members
 from napari_defects.widgets._picks import DEFECTS, IMAGE, SITES, Source
 from napari_defects.widgets._plots import Plot, draw_precision
 from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._viewer import made_from
 
 GAP_NM = 0.6
 LARGE_PX = 230
@@ -59,7 +61,7 @@ class Average(Panel):
         ]
         most = max(averages.values(), key=lambda a: a.n, default=None)
         summary = f"{len(averages)} averages, {most.species} of {most.n}" if most else "no species has enough members"
-        return Made(layers, summary, extra=averages)
+        return Made(layers, summary, extra=(image.image, averages, average.get("species")))
 
     def build(self) -> None:
         """Put the gallery, the members and the precision of the one chosen below."""
@@ -84,17 +86,14 @@ class Average(Panel):
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Show the averages."""
-        self._show([layer for layer in layers if "average" in about(layer)])
+        drop_stale(self.viewer, *made.extra)
+        self.show_chosen()
 
-    def refresh(self, _event: Any = None) -> None:
-        """Offer the layers there are now, and show the averages of the chosen image."""
-        super().refresh()
+    def show_chosen(self) -> None:
+        """Show the averages of the chosen image."""
         image = self.pickers["image"].value
-        name = image.name if image is not None else ""
-        self._show([m for m in self.viewer.layers if "average" in about(m) and source_name(m) == name])
-
-    def _show(self, layers: list[Any]) -> None:
-        layers = sorted(layers, key=lambda one: -about(one)["average"].n)
+        own = [] if image is None else averages_of(self.viewer, image.name)
+        layers = sorted(own, key=lambda one: -about(one)["average"].n)
         self.gallery.show_layers(layers)
         self.choose(self._chosen if self._chosen in layers else next(iter(layers), None))
 
@@ -138,6 +137,21 @@ class Average(Panel):
                 self.say(f"✓ Wrote {', '.join(f'{name}_{kind}.csv' for kind in tables)}.")
         except (ValueError, TypeError, OSError) as error:
             self.fail(error)
+
+
+def averages_of(viewer: Any, image: str) -> list[Any]:
+    """Layers of the averages of an image."""
+    return [layer for layer in made_from(viewer, image) if "average" in about(layer)]
+
+
+def drop_stale(viewer: Any, image: str, averages: Mapping[str, Any], asked: Sequence[str] | None) -> None:
+    """Take away the averages, and what was made of them, that were asked for (None: all) and are no more."""
+    found = {average.species for average in averages.values()}
+    for layer in averages_of(viewer, image):
+        species = about(layer)["average"].species
+        if species not in found and (asked is None or species in asked):
+            for one in [other for other in viewer.layers if other.name.endswith(layer.name)]:
+                viewer.layers.remove(one)
 
 
 def average_layer(average: Any, corner_nm: Any, known: dict[str, Any]) -> LayerData:

@@ -47,6 +47,13 @@ class _OverFiles(Panel):
         """Fields of its own."""
         return []
 
+    def run(self) -> None:
+        """Start; two runs at once would write into the same folder."""
+        if self.job is not None and self.job.cancelled and self.job.running:
+            self.say("The file that was under way is finished first.", doubt=True)
+        else:
+            super().run()
+
     def recipe(self) -> Any:
         """Return the recipe of the file, with the crystal and the network chosen."""
         from napari_defects.recipes import Recipe
@@ -122,8 +129,13 @@ class Batch(_OverFiles):
     def run(self) -> None:
         """Start with an empty list."""
         if self.job is None or not self.job.running:
-            self.files.clear_rows()
+            self._empty()
         super().run()
+
+    def _empty(self) -> None:
+        """Begin a list, of all species."""
+        self.species.value = EVERY
+        self.files.clear_rows()
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Offer the dataset."""
@@ -136,7 +148,7 @@ class Batch(_OverFiles):
 
         folder = folder or QFileDialog.getExistingDirectory(self, "Open finished dataset")
         if folder:
-            self.files.clear_rows()
+            self._empty()
             try:
                 self._show(folder, fill=True)
             except (OSError, ValueError) as error:

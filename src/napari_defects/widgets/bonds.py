@@ -90,11 +90,10 @@ class Bonds(Panel):
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Show the defects just found."""
-        self._watch(next(layer for layer in layers if "bonds" in about(layer)))
+        self.show_chosen()
 
-    def refresh(self, _event: Any = None) -> None:
-        """Offer the layers there are now, and show the bonds of the chosen image."""
-        super().refresh()
+    def show_chosen(self) -> None:
+        """Show the bonds of the chosen image."""
         image = self.pickers["image"].value
         own = [one for one in self.viewer.layers if "bonds" in about(one) and image is not None]
         self._watch(next((one for one in own if source_name(one) == image.name), None))
@@ -170,7 +169,7 @@ class Bonds(Panel):
         """Choose the defect under the mouse."""
         if self.results is None or event.button != 1:
             return
-        place = event.position[-2:]
+        place = self.layer.world_to_data(event.position)[-2:]
         here = self.results.tracks[self.results.tracks["frame"] == self.frame] if self._movie else self.results.tracks
         away = ((here["y_nm"] - place[0]) ** 2 + (here["x_nm"] - place[1]) ** 2) ** 0.5
         if len(away) and away.min() < 0.2:

@@ -177,12 +177,12 @@ class Cells(Panel):
         if self.layer.ndim == 3:
             corners = np.column_stack([np.full(4, float(cell["frame"])), corners])
         if mark is not None and mark.ndim == self.layer.ndim:
-            mark.data = [corners]
+            mark.data, mark.translate = [corners], self.layer.translate
             return
         active = layers.selection.active
         self.viewer.add_shapes(
             [corners], name=_OUTLINE, face_color="transparent", edge_color=PINK, edge_width=0.03,
-            units=units_of(self.layer.ndim),
+            translate=self.layer.translate, units=units_of(self.layer.ndim),
         )  # fmt: skip
         layers.selection.active = active
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from napari_defects.micrograph import Progress
+from napari_defects.widgets._corrections import by_hand, kept
+from napari_defects.widgets._layers import KEY
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._picks import DEFECTS, IMAGE, MAPS, MODEL, SITES, Source
 from napari_defects.widgets._points import table_layer
@@ -54,6 +56,9 @@ class Classify(Panel):
         self.legend = Legend()
         self.add(self.legend)
 
+    def _made(self, made: Made) -> None:
+        super()._made(corrected(self.viewer, made))
+
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Let the legend follow the new defects."""
         self.legend.follow(layers[0])
@@ -63,6 +68,20 @@ class Classify(Panel):
         super().refresh()
         if self.legend.layer not in self.viewer.layers:
             self.legend.follow(next((layer for layer in reversed(self.viewer.layers) if DEFECTS.fits(layer)), None))
+
+
+def corrected(viewer: Any, made: Made) -> Made:
+    """Give defects found anew what a person has said of the same sites in the layer they take the place of."""
+    ((_, keywords, _),) = made.layers
+    name, known = keywords["name"], dict(keywords["metadata"][KEY])
+    there = next((layer for layer in viewer.layers if layer.name == name and DEFECTS.fits(layer)), None)
+    hand, gone = (None, None) if there is None else by_hand(there, known.get("lattice"))
+    n = sum(len(rows) for rows in (hand, gone) if rows is not None)
+    if not n:
+        return made
+    defects, gone = kept(made.extra, hand, gone)
+    layer = table_layer(defects, known.pop("table"), name, movie=keywords["ndim"] > 2, **known, rejected=gone)
+    return made._replace(layers=[layer], summary=f"{summary(defects)}, {n} set by hand kept", extra=defects)
 
 
 def summary(defects: Any) -> str:

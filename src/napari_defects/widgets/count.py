@@ -8,6 +8,7 @@ import pandas as pd
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QGridLayout, QPushButton
 
+from napari_defects import tables
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._arrangement import Arrangement
 from napari_defects.widgets._counts import CountsTable
@@ -18,7 +19,7 @@ from napari_defects.widgets._picks import DEFECTS, SITES, Source
 from napari_defects.widgets._points import table_of
 from napari_defects.widgets._rows import Rows
 from napari_defects.widgets._steps import Made, Panel
-from napari_defects.widgets._tables_out import ExportTables
+from napari_defects.widgets._tables_out import ExportTables, counts_of, looked_at
 
 _CHANGES = {"Points": ("data", "features"), "Labels": ("paint", "labels_update", "set_data")}
 """What a layer tells of when its points, or what is painted on it, have changed; undo included."""
@@ -74,6 +75,8 @@ class Count(Panel):
         self._timer = QTimer(self, interval=120, singleShot=True)
         self._timer.timeout.connect(self._again)
         self._followed: list[Any] = []
+        for name in self.inputs:
+            self.pickers[name].changed.connect(lambda: self._later())
 
     def refresh(self, _event: Any = None) -> None:
         """Offer the layers there are now, and follow what is chosen."""
@@ -82,11 +85,22 @@ class Count(Panel):
 
     def _first_chosen(self, layer: Any) -> None:
         super()._first_chosen(layer)
+        self._timer.stop()
         self._follow()
-        if (counts := self.counts()) is not None:  # of an earlier run: there is nothing to wait for
-            self.table.show_counts(counts)
-            self.arrangement.offer(counts["species"].tolist())
-            self.copy_button.setEnabled(True)
+        try:
+            self._show(self.counts())
+        except ValueError as error:
+            self._show(None)
+            self.say(str(error), doubt=True)
+
+    def _show(self, counts: pd.DataFrame | None) -> None:
+        """Show counts, and the defects of the species listed; nothing where nothing was counted."""
+        layer, shown = self.pickers["defects"].value, tables.empty("counts") if counts is None else counts
+        self.table.show_counts(shown)
+        self.table.setVisible(counts is not None)
+        self.rows.again(layer, tables.empty("defects") if counts is None else table_of(layer))
+        self.arrangement.offer(shown["species"].tolist())
+        self.copy_button.setEnabled(counts is not None)
 
     def _follow(self) -> None:
         """Count again when a chosen layer changes."""
@@ -110,6 +124,7 @@ class Count(Panel):
             made = self.work(lambda done, total: None, **self.gather())
         except (ValueError, TypeError, KeyError) as error:
             self.say(str(error), doubt=True)
+            self._show(None)
             return
         self.say(f"✓ {made.summary}")
         self.shown(made, [])
@@ -131,10 +146,10 @@ class Count(Panel):
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Keep the counts in the layer they belong to, and show them."""
         layer = self.pickers["defects"].value
-        layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": made.extra}}
-        self.table.show_counts(made.extra)
-        self.arrangement.offer(made.extra["species"].tolist())
-        self.copy_button.setEnabled(True)
+        sites, left_out = (getattr(self.pickers[name].value, "name", "") for name in ("sites", "left_out"))
+        known = {"counts": made.extra, "counted": (sites, left_out, self.parameters["count"])}
+        layer.metadata = {**layer.metadata, KEY: {**about(layer), **known}}
+        self._show(self.counts())
         self._follow()
 
     def _where(self) -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -149,9 +164,9 @@ class Count(Panel):
             self.rows.show_rows(layer, table_of(layer), species)
 
     def counts(self) -> pd.DataFrame | None:
-        """Return counts of the chosen layer, as they stand in it."""
+        """Return counts of the chosen defects as they are now; None where they were never counted."""
         layer = self.pickers["defects"].value
-        return None if layer is None else about(layer).get("counts")
+        return None if layer is None else counts_of(self.viewer, layer)
 
     def draw(self, ax: Any) -> Any:
         """Draw the densities with their intervals."""
@@ -170,15 +185,6 @@ class Count(Panel):
         if counts is not None:
             QApplication.clipboard().setText(spreadsheet_safe(counts).to_csv(sep="\t", index=False))
             self.say("Copied.")
-
-
-def looked_at(defects: Source, sites: Source, left_out: Source | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Defects and sites without what is painted to be left out."""
-    found, seen = defects.value, sites.value
-    if left_out is not None:
-        found, seen = found[left_out.value.leaves(found)], seen[left_out.value.leaves(seen)]
-    seen.attrs["crystal"] = sites.about.get("crystal")
-    return found, seen
 
 
 def _emitters(layer: Any) -> list[Any]:

@@ -50,7 +50,7 @@ class Discover(Panel):
         known = {key: sites.about.get(key) for key in ("crystal", "lattice")} | {"image": image.image}
         known["made"] = {"step": "Discover", "discover": discover}
         name, movie = f"discovered · {image.image}", image.value.is_movie
-        layer = table_layer(points_of(found, {}), "defects", name, movie=movie, **known)
+        layer = table_layer(points_of(found, {}), "novelties", name, movie=movie, **known)
         return Made([layer] if n else [], said, extra=found)
 
     def build(self) -> None:
@@ -91,7 +91,7 @@ class Discover(Panel):
         if self.layer in self.viewer.layers:
             known = {key: value for key, value in about(self.layer).items() if key != "table"}
             movie = self.layer.ndim == 3
-            upsert(self.viewer, table_layer(table, "defects", self.layer.name, movie=movie, **known))
+            upsert(self.viewer, table_layer(table, "novelties", self.layer.name, movie=movie, **known))
 
     def add_to_training(self) -> Any:
         """Make labels of the named clusters, and open Train with them."""
@@ -107,7 +107,8 @@ class Discover(Panel):
         image = known.get("image", "")
         labels = table[table["cluster"].isin(names)].reset_index(drop=True)
         movie = self.layer is not None and self.layer.ndim == 3
-        layer = upsert(self.viewer, table_layer(labels, "defects", f"labels · {image}", movie=movie, **known))
+        made = table_layer(labels, "novelties", f"labels · {image}", movie=movie, **known, labels=True)
+        layer = upsert(self.viewer, made)
         train = open_widget(self.viewer, "Train", {"learn": LABELLED, **self.choices})
         if train is not None:
             train.look_at(image)

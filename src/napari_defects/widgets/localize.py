@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton
@@ -82,12 +83,14 @@ class Localize(Panel):
         self._layout.addLayout(row)
         self.plot = Plot()
         self.add(self.plot)
+        self._errors: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()  # by layer: its sites, their bound
+        self._drawn: Any = None
         for name in ("threshold", "column_sigma_nm", "min_separation_nm"):
             self.fields["locate", name].changed.connect(lambda _value: self.look())
 
     def look(self) -> None:
         """Show what the threshold finds, before anything is fitted."""
-        if self.job is not None and self.job.running:
+        if self.working:
             return
         try:
             image, values = self.gather()["image"], self.parameters["locate"]
@@ -101,8 +104,18 @@ class Localize(Panel):
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Take the candidates away; colours and histogram of what was measured."""
         self.preview.remove(made.extra["image"])
-        draw_errors(self.plot, made.extra["sites"], made.extra["bound_pm"])
-        self.paint()
+        self._errors[layers[0]], self._drawn = (made.extra["sites"], made.extra["bound_pm"]), None
+        self.show_chosen()
+        paint(layers[0], self.color_by.currentText())
+
+    def show_chosen(self) -> None:
+        """Show the errors of the columns of the chosen image."""
+        layer = self._columns()
+        if layer not in self._errors:
+            self.plot.setVisible(False)
+        elif layer is not self._drawn:
+            draw_errors(self.plot, *self._errors[layer])
+        self._drawn = layer
 
     def _columns(self) -> Any:
         layer = self.pickers["image"].value

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 import pandas as pd
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QShortcut, QWidget
 
 from napari_defects.micrograph import Micrograph
 from napari_defects.saving import file_name
 from napari_defects.widgets._classes import Classes
-from napari_defects.widgets._corrections import classes_for, corrections, dropped, in_order, judged
+from napari_defects.widgets._corrections import classes_for, corrections, dropped, in_order, judged, taken_back
 from napari_defects.widgets._glimpse import Glimpse, examples, line_angle, views
-from napari_defects.widgets._layers import about, contrast
+from napari_defects.widgets._layers import about, contrast, source_name
 from napari_defects.widgets._picks import DEFECTS, IMAGE, SITES
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._rows import go_to
@@ -39,7 +39,8 @@ class Review(Panel):
         """Put the crops, the classes and the ways out below."""
         self.current: int | None = None
         self._queue: list[int] = []
-        self._past: list[tuple[pd.DataFrame, Any, int | None]] = []
+        self._past: list[pd.DataFrame] = []
+        self._of: tuple[Any, ...] | None = None
         self._frame: tuple[Any, Any] | None = None
         self.cancel_button.setVisible(False)
         self.which = ComboBox(name="which", label="look at", choices=[ALL])
@@ -69,6 +70,10 @@ class Review(Panel):
         self._shortcuts = [self._shortcut(key, action) for key, action in self._keys().items()]
         self._reviewing(False)
         self.which.changed.connect(lambda: self.run() if self.current is not None else None)
+        self._anew = QTimer(self, interval=0, singleShot=True)  # once all layers are chosen
+        self._anew.timeout.connect(self._start_anew)
+        for name in self.inputs:
+            self.pickers[name].changed.connect(lambda: self._leave())
 
     def _add_ways_out(self) -> None:
         row = QHBoxLayout()
@@ -118,9 +123,27 @@ class Review(Panel):
     def refresh(self, _event: Any = None) -> None:
         """Offer the layers there are now; a layer that is gone ends the review."""
         super().refresh()
-        if self.layer is None and self.current is not None:
-            self.current = None
-            self._reviewing(False)
+        self._leave()
+
+    def _chosen(self) -> tuple[Any, ...]:
+        """Return what a review is of: the picture, the layer of defects, and how these were made."""
+        return self.pickers["image"].value, self.layer, None if self.layer is None else about(self.layer).get("made")
+
+    def _leave(self, _event: Any = None) -> None:
+        """End a review of what is no longer chosen, and start with what is; end one of defects that were made again."""
+        if self._of is None or all(old is new for old, new in zip(self._of, self._chosen(), strict=True)):
+            return
+        if self._of[:2] == self._chosen()[:2]:
+            self.say("These defects were made again: start with the most doubtful.")
+        elif self.isVisible():
+            self._anew.start()
+        self.current, self._queue, self._past, self._of = None, [], [], None
+        self._reviewing(False)
+
+    def _start_anew(self) -> None:
+        image = self.pickers["image"].value
+        if self.layer is not None and image is not None and source_name(self.layer) == image.name:
+            self.run()
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -137,7 +160,8 @@ class Review(Panel):
             self.which.choices = [ALL, *sorted(set(table["species"]))]
             self.which.value = chosen
         self._queue = in_order(table, None if chosen == ALL else chosen)
-        self._frame = None
+        self._frame, self._of = None, self._chosen()
+        self.layer.events.metadata.connect(self._leave)
         self.classes.offer(classes_for(table, about(self.layer).get("crystal")))
         if not self._queue:
             self._reviewing(False)
@@ -179,28 +203,31 @@ class Review(Panel):
 
     def reject(self) -> None:
         """Take the current one out of the table, as no defect; go on."""
-        row = self._row()
-        if row is not None:
-            rejected = pd.concat([about(self.layer).get("rejected"), row.to_frame().T], ignore_index=True)
-            self._change(dropped(self.table(), int(row["defect"])), rejected)
+        rows = self._rows()
+        if len(rows):
+            rejected = pd.concat([about(self.layer).get("rejected"), rows], ignore_index=True)
+            self._change(dropped(self.table(), int(self.current or 0)), rejected)
 
     def undo(self) -> None:
-        """Take the last verdict back, and go there."""
+        """Take the last verdict back, and nothing else; go there."""
         if self._past and self.layer is not None:
-            table, rejected, current = self._past.pop()
-            self._put(table, rejected)
-            self._go(current)
+            before = self._past.pop()
+            self._put(*taken_back(self.table(), about(self.layer).get("rejected"), before))
+            self._go(int(before["defect"].iloc[0]))
             self.say("Taken back.")
 
-    def _row(self) -> pd.Series | None:
+    def _rows(self) -> pd.DataFrame:
+        """Return the row of the current defect; none where it is gone."""
         table = self.table() if self.layer is not None else pd.DataFrame({"defect": []})
-        rows = table[table["defect"] == self.current]
+        return table[table["defect"] == self.current]
+
+    def _row(self) -> pd.Series | None:
+        rows = self._rows()
         return rows.iloc[0] if len(rows) else None
 
     def _change(self, table: pd.DataFrame, rejected: pd.DataFrame | None = None) -> None:
-        before = about(self.layer).get("rejected")
-        self._past = [*self._past[-99:], (self.table(), before, self.current)]
-        self._put(table, before if rejected is None else rejected)
+        self._past = [*self._past[-99:], self._rows()]
+        self._put(table, about(self.layer).get("rejected") if rejected is None else rejected)
         self.say("")
         self.next_button.setVisible(True)
         here = self.current
@@ -210,7 +237,7 @@ class Review(Panel):
 
     def _put(self, table: pd.DataFrame, rejected: pd.DataFrame | None) -> None:
         layer = self.layer
-        known = {k: v for k, v in about(layer).items() if k not in ("table", "rejected", "counts")}
+        known = {k: v for k, v in about(layer).items() if k not in ("table", "rejected")}
         made = table_layer(
             table, about(layer).get("table", "defects"), layer.name, movie=layer.ndim > 2, rejected=rejected, **known
         )

@@ -15,12 +15,12 @@ from napari_defects.widgets._forms import Form, declared, default_of, fields_of,
 from napari_defects.widgets._layers import KEY, about, host_names, map_layer, mask_layer, source_name
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, SITES, Source
-from napari_defects.widgets._points import table_layer, table_of
+from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._settings import device as device
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets._work import Job
-from napari_defects.widgets.classify import Classify, summary
+from napari_defects.widgets.classify import Classify, corrected, summary
 
 EACH = "each class in a layer"
 
@@ -184,19 +184,15 @@ class Segment(Panel):
 
     def _show_defects(self, image: str) -> None:
         assert self._decision is not None
-        name = f"defects · {image}"
-        there = next((d for d in self.viewer.layers if d.name == name and about(d).get("table") == "defects"), None)
-        manual = None if there is None else table_of(there)
-        if manual is not None:
-            manual = manual[manual["method"] == "manual"]
-        defects = self._decision.defects(self.threshold.value, manual)
+        defects = self._decision.defects(self.threshold.value)
         known = {key: value for key, value in self._known.items() if key != "table"}
         keywords = {**self._known["made"]["classify"], "min_probability": self.threshold.value}
         known["made"] = {"step": "Classify", "classify": keywords, "model": "auto"}
         movie = self._decision.maps.data.ndim == 4
-        layer = upsert(self.viewer, table_layer(defects, "defects", name, movie=movie, **known))
-        self.legend.follow(layer)
-        self.say(f"✓ {summary(defects)}")
+        layer = table_layer(defects, "defects", f"defects · {image}", movie=movie, **known)
+        made = corrected(self.viewer, Made([layer], summary(defects), extra=defects))
+        self.legend.follow(upsert(self.viewer, made.layers[0]))
+        self.say(f"✓ {made.summary}")
 
     def _version_of(self, sites: Any) -> tuple[Any, ...]:
         """Return what changes when the candidates do: places and table of the atoms, the species there can be."""

@@ -11,7 +11,7 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSlider
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._export import ExportFigure
 from napari_defects.widgets._forms import Form
-from napari_defects.widgets._layers import KEY, LayerData, about, units_of
+from napari_defects.widgets._layers import KEY, LayerData, about, source_name, units_of
 from napari_defects.widgets._picks import COLUMNS, Source
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._profiles import Field, Profiles
@@ -47,25 +47,27 @@ class StrainMap(Panel):
         average = sites.about.get("average")
         columns.attrs |= {"crystal": sites.about.get("crystal"), "copies": getattr(average, "copies", 1)}
         lattice = sites.about.get("lattice")
+        draws = average.draws() if average is not None and len(average.scatter_pm) > 4 else None
         if (center := sites.about.get("center_nm")) is not None:
             columns, lattice = deformation.displacements(columns, center_nm=center), None
-        table = deformation.strain(columns, lattice, **strain)
+        copied = draws if columns.attrs["copies"] > 1 else None
+        table = deformation.strain(columns, lattice, draws_pm=copied, **strain)
         known: dict[str, Any] = {k: sites.about[k] for k in ("crystal", "lattice", "place_nm") if k in sites.about}
         known |= {"image": sites.image, "made": {"step": "Strain", "strain": strain}}
-        name = sites.image if average is None else f"average {average.species} · {sites.image}"
+        name = field_name(sites.image, average)
         layers = [strain_layer(table, "dilation", name, known), arrow_layer(table, name, known)]
         if average is None:
             movie = bool((table["frame"] > 0).any())
             layers.append(table_layer(table, "strain", f"atoms · {sites.image}", movie=movie, **known))
-        field = None
         if average is not None and center is not None:
             from napari_defects.eshelby import fit_eshelby as fit
 
-            draws = average.draws() if len(average.scatter_pm) > 4 else None
             found = fit(table, draws_pm=draws, **fit_eshelby)
             y, x = known.get("place_nm", (0.0, 0.0))
-            field = Field(name, table, found, (float(y), float(x)), strain["neighbors"])
-        return Made(layers, strain_words(table), extra=(name, field))
+            layers[0][1]["metadata"][KEY]["field"] = Field(
+                name, table, found, (float(y), float(x)), strain["neighbors"]
+            )
+        return Made(layers, strain_words(table))
 
     def build(self) -> None:
         """Put the choice of the component, the significance and the magnification below."""
@@ -90,12 +92,12 @@ class StrainMap(Panel):
         )
         self.view = Form([self.component, self.magnify, self.significant])
         self.add(self.view)
-        self.map_button = ExportFigure(self, self.draw_map, lambda: f"strain of {self._name}", aspect=0.9)
+        self.map_button = ExportFigure(self, self.draw_map, lambda: f"strain of {self._name()}", aspect=0.9)
         self.map_button.setText("Export map")
         self.add(self.map_button)
         self.profiles = Profiles(self)
         self.add(self.profiles)
-        self._name, self._table = "", None
+        self._map: Any = None
         self.component.changed.connect(self._redraw)
         self.significant.changed.connect(self._redraw)
         self.magnify.changed.connect(self._magnify)
@@ -103,16 +105,40 @@ class StrainMap(Panel):
         self.map_button.setVisible(False)
 
     def shown(self, made: Made, layers: list[Any]) -> None:
-        """Let the controls show what was made, and the map's scale on the canvas."""
-        self.view.setVisible(True)
-        self._name, field = made.extra
-        self._table = about(layers[0])["strain_table"]
-        self.map_button.setVisible(True)
-        with self.magnify.changed.blocked(), self.component.changed.blocked():
-            self.magnify.value = layers[1].length
-            self.component.value = "dilation"
+        """Let the map be as the controls say, and its scale be on the canvas."""
         layers[0].visible = layers[0].colorbar.visible = True
+        drawn = (about(layers[0])["strain"], False)
+        if layers[0] is self._map and drawn != (self.component_name, self.significant.value):
+            self._redraw()
+        self._map = None
+        self.show_chosen()
+
+    def show_chosen(self) -> None:
+        """Let the controls show how the map of the chosen columns is drawn."""
+        layer = self._layer("strain")
+        for widget in (self.view, self.map_button):
+            widget.setVisible(layer is not None)
+        if layer is self._map:
+            return
+        self._map = layer
+        known = {} if layer is None else about(layer)
+        arrows, field = self._layer("displacement"), known.get("field")
+        with self.magnify.changed.blocked(), self.component.changed.blocked(), self.significant.changed.blocked():
+            self.magnify.value = self.magnify.value if arrows is None else arrows.length
+            self.component.value = {v: k for k, v in COMPONENTS.items()}[known.get("strain", "dilation")]
+            self.significant.value = known.get("significant", False)
+        if field is not None:
+            field = field._replace(place_nm=tuple(np.add(field.place_nm, known.get("corner_nm", 0.0))))
         self.profiles.show_field(field)
+
+    def _name(self) -> str:
+        """Name of the map of the chosen columns."""
+        chosen = self.pickers["sites"].value
+        return "" if chosen is None else field_name(source_name(chosen), about(chosen).get("average"))
+
+    def _layer(self, kind: str) -> Any:
+        name = f"{kind} · {self._name()}"
+        return next((one for one in self.viewer.layers if one.name == name), None)
 
     @property
     def component_name(self) -> str:
@@ -129,30 +155,34 @@ class StrainMap(Panel):
         """Draw the map shown as a figure, with the displacements over it."""
         from napari_defects import figures
 
-        if self._table is None:
+        if self._map is None:
             raise ValueError("There is no strain yet: click Run first.")
         significance = 2.0 if self.significant.value else 0.01
-        return figures.strain_map(ax, self._table, self.component_name, significance=significance)
+        return figures.strain_map(ax, about(self._map)["strain_table"], self.component_name, significance=significance)
 
     def _redraw(self) -> None:
-        layer = next((one for one in self.viewer.layers if one.name == f"strain · {self._name}"), None)
+        layer = self._layer("strain")
         if layer is None:
             return
-        known = about(layer)
+        known = about(layer) | {"significant": self.significant.value}
         table, component = known.pop("strain_table"), self.component_name
         shown = table
         if self.significant.value:
             certain = np.abs(table[component]) > 2 * table[error_name(component)]
             shown = table.assign(**{component: table[component].where(certain)})
-        data, keywords, kind = strain_layer(shown, component, self._name, known)
+        data, keywords, kind = strain_layer(shown, component, self._name(), known)
         keywords["metadata"][KEY]["strain_table"] = table
         upsert(self.viewer, (data, keywords, kind))
         self.profiles.draw()
 
     def _magnify(self, factor: float) -> None:
-        name = f"displacement · {self._name}"
-        if name in self.viewer.layers:
-            self.viewer.layers[name].length = factor
+        if (arrows := self._layer("displacement")) is not None:
+            arrows.length = factor
+
+
+def field_name(image: str, average: Any) -> str:
+    """Name of what is measured on the columns of an image, or of a class average of it."""
+    return image if average is None else f"average {average.species} · {image}"
 
 
 def strain_layer(table: pd.DataFrame, component: str, name: str, known: dict[str, Any]) -> LayerData:
