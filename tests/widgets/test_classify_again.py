@@ -12,9 +12,10 @@ from napari.components import ViewerModel
 
 import napari_defects as nd
 from napari_defects.widgets._corrections import by_hand, judged, kept
-from napari_defects.widgets._layers import KEY, about
+from napari_defects.widgets._layers import KEY, about, image_layer
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets.analyze import Analyze
 from napari_defects.widgets.classify import Classify
 
 SITE = ["i", "j", "sublattice"]
@@ -71,3 +72,27 @@ def test_all_can_be_by_hand(classify: Classify) -> None:
     defects, gone = kept(table.iloc[:0], hand, None)
     assert defects["species"].tolist() == hand["species"].tolist()
     assert gone is None
+
+
+def test_they_stay_when_everything_is_analysed_again(
+    viewer: ViewerModel, finish: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_defects.pipeline.model_for", lambda crystal: None)
+    widget = finish(Analyze(viewer))
+    layer = viewer.layers["defects · wse2"]
+    layer.features = judged(table_of(layer), 4, "V_W")
+    place = table_of(layer).loc[4, SITE].tolist()
+    finish(widget)
+    after = table_of(viewer.layers["defects · wse2"])
+    assert after.loc[after["method"] == "manual", SITE].to_numpy().tolist() == [place]
+    assert "1 set by hand kept" in widget.lines.text("classify")
+
+
+def test_the_legend_is_of_the_image_chosen(classify: Classify, qtbot: Any) -> None:
+    assert classify.legend.counts()
+    other, _ = nd.simulate("WSe2", field_of_view_nm=3, pixel_size_nm=0.03, seed=1)
+    upsert(classify.viewer, image_layer(other, "other", crystal="WSe2"))
+    classify.pickers["image"].value = classify.viewer.layers["other"]
+    assert not classify.legend.counts()
+    classify.pickers["image"].value = classify.viewer.layers["wse2"]
+    assert classify.legend.counts()

@@ -22,7 +22,7 @@ from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._tables_out import ExportTables
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.average import Gallery, average_layer, average_place, drop_stale
-from napari_defects.widgets.classify import summary
+from napari_defects.widgets.classify import corrected, summary
 from napari_defects.widgets.localize import found
 from napari_defects.widgets.segment import defect_classes
 from napari_defects.widgets.strain import arrow_layer, strain_layer, strain_words
@@ -143,6 +143,8 @@ class Analyze(Panel):
     def _stepped(self, line: str, made: Made) -> None:
         if self.job is None or self.job.cancelled:
             return
+        if line == "classify":
+            made = corrected(self.viewer, made)
         layers = [upsert(self.viewer, layer) for layer in made.layers]
         self.lines.done(line, made.summary, made.doubt)
         if line == "calibrate":
@@ -274,7 +276,7 @@ class _Telling:
         return Made([self._table(sites, "sites", "atoms")], found(sites))
 
     def _classify(self, defects: Any) -> Made:
-        return Made([self._table(defects, "defects", "defects")], summary(defects))
+        return Made([self._table(defects, "defects", "defects")], summary(defects), extra=defects)
 
     def _average(self, averages: Mapping[str, Any]) -> Made:
         layers = [

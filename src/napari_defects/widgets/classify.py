@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._corrections import by_hand, kept
-from napari_defects.widgets._layers import KEY
+from napari_defects.widgets._layers import KEY, about, source_name
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._picks import DEFECTS, IMAGE, MAPS, MODEL, SITES, Source
 from napari_defects.widgets._points import table_layer
@@ -63,11 +63,16 @@ class Classify(Panel):
         """Let the legend follow the new defects."""
         self.legend.follow(layers[0])
 
-    def refresh(self, _event: Any = None) -> None:
-        """Offer the layers there are now, and their legend."""
-        super().refresh()
-        if self.legend.layer not in self.viewer.layers:
-            self.legend.follow(next((layer for layer in reversed(self.viewer.layers) if DEFECTS.fits(layer)), None))
+    def show_chosen(self) -> None:
+        """Show the species of the chosen image."""
+        self.legend.follow(defects_of(self.viewer, self.pickers["image"].value))
+
+
+def defects_of(viewer: Any, image: Any) -> Any:
+    """Return the layer of defects found last in an image, or None."""
+    name = getattr(image, "name", None)
+    own = [layer for layer in reversed(viewer.layers) if DEFECTS.fits(layer) and source_name(layer) == name]
+    return min(own, key=lambda layer: "truth" in about(layer), default=None)
 
 
 def corrected(viewer: Any, made: Made) -> Made:

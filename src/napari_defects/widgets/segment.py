@@ -20,7 +20,7 @@ from napari_defects.widgets._settings import device as device
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets._work import Job
-from napari_defects.widgets.classify import Classify, corrected, summary
+from napari_defects.widgets.classify import Classify, corrected, defects_of, summary
 
 EACH = "each class in a layer"
 
@@ -98,22 +98,15 @@ class Segment(Panel):
         )
         return min(fits, key=lambda s: "truth" in about(s), default=None)
 
-    def refresh(self, _event: Any = None) -> None:
-        """Offer the layers there are now."""
-        super().refresh()
-        self._look()
-
-    def _first_chosen(self, layer: Any) -> None:
-        super()._first_chosen(layer)
-        self._look()
-
     def shown(self, made: Made, layers: list[Any]) -> None:
-        """Show what can be done with the maps."""
-        self._look()
+        """Decide on the new maps."""
+        self.show_chosen()
         self._timer.start()
 
-    def _look(self) -> None:
+    def show_chosen(self) -> None:
+        """Show what can be done with the maps of the chosen image, and its defects."""
         layer = self.maps_layer()
+        self.legend.follow(defects_of(self.viewer, self.pickers["image"].value))
         self.live.setVisible(layer is not None)
         if layer is not None:
             self.show_class.choices = ["none", *about(layer)["maps"].classes[1:], EACH]
