@@ -96,3 +96,13 @@ def test_the_legend_is_of_the_image_chosen(classify: Classify, qtbot: Any) -> No
     assert not classify.legend.counts()
     classify.pickers["image"].value = classify.viewer.layers["wse2"]
     assert classify.legend.counts()
+
+
+def test_tables_that_do_not_say_their_crystal_are_told_by_their_sublattices(
+    viewer: ViewerModel, measured: tuple[Any, nd.Lattice], finish: Callable[..., Any]
+) -> None:
+    upsert(viewer, table_layer(measured[0], "sites", "atoms · wse2", image="wse2"))
+    widget = Classify(viewer)
+    widget.fields["classify", "method"].value = "intensities"
+    finish(widget)
+    assert about(viewer.layers["defects · wse2"])["crystal"] == "WSe2"

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..crystals import Crystal, get_crystal, is_species, site_of
+from ..crystals import Crystal, is_species, site_of
 from ..intensities.photometry import relative_heights
 from ..micrograph import Maps, Micrograph
-from ..tables import Sites, check
+from ..tables import Sites, check, crystal_of
 from .strangers import NEIGHBORS, Cluster, View
 
 Array = npt.NDArray[np.float64]
@@ -121,7 +121,7 @@ def discover(
         raise ValueError(f"`false_share` must be above 0 and below 1, got {false_share}.")
     if min_members < 2:
         raise ValueError(f"`min_members` must be 2 or more, got {min_members}.")
-    crystal = get_crystal(sites.attrs.get("crystal") or _crystal_missing())
+    crystal = crystal_of(sites)
     if maps is None and model is not None:
         from ..networks import predict
 
@@ -151,7 +151,3 @@ def _renumbered(cluster: Cluster, number: int) -> Cluster:
     from dataclasses import replace
 
     return replace(cluster, number=number)
-
-
-def _crystal_missing() -> str:
-    raise ValueError("`sites` do not say which crystal they are of; set sites.attrs['crystal'], e.g. to 'WSe2'.")

@@ -30,17 +30,17 @@ class Classify(Panel):
     ) -> Made:
         """Classify the sites by maps of a network, or without."""
         from napari_defects.defects import classify as name_sites
+        from napari_defects.tables import crystal_of
 
-        crystal = sites.about.get("crystal", "")
-        doubt = ""
+        table, doubt = sites.value, ""
+        table.attrs["crystal"] = sites.about.get("crystal", "")
+        crystal = crystal_of(table).name
         if classify["method"] == "maps" and maps is None:
             from napari_defects.networks import model_for
 
             if model == "auto" and (model := model_for(crystal) or "") == "":
                 classify = {**classify, "method": "intensities"}
-                doubt = f"No network knows {crystal or 'this crystal'}: classified by intensities."
-        table = sites.value
-        table.attrs["crystal"] = crystal
+                doubt = f"No network knows {crystal}: classified by intensities."
         defects = name_sites(
             image.value, table, maps=maps.value if maps else None, model=model or None, progress=progress, **classify
         )

@@ -39,6 +39,7 @@ class Discover(Panel):
     def work(progress: Progress, image: Source, sites: Source, maps: Source | None, discover: dict[str, Any]) -> Made:
         """Discover, and show the clusters as points."""
         from napari_defects.learning.discovery import discover as run
+        from napari_defects.tables import crystal_of
 
         progress(0, 1)
         table = sites.value
@@ -47,7 +48,7 @@ class Discover(Panel):
         progress(1, 1)
         n, groups = sum(c.n for c in found.clusters), len(found.clusters)
         said = f"{n} columns in {groups} group{'s' * (groups != 1)}" if n else "Nothing that chance would not explain."
-        known = {key: sites.about.get(key) for key in ("crystal", "lattice")} | {"image": image.image}
+        known = {"crystal": crystal_of(table).name, "lattice": sites.about.get("lattice"), "image": image.image}
         known["made"] = {"step": "Discover", "discover": discover}
         name, movie = f"discovered · {image.image}", image.value.is_movie
         layer = table_layer(points_of(found, {}), "novelties", name, movie=movie, **known)
