@@ -329,3 +329,18 @@ def test_one_thing_at_a_time(deaf: Deaf, qtbot: Any) -> None:
 def test_residuals_are_no_images(wse2: tuple[nd.Micrograph, Any]) -> None:
     data, keywords, _ = image_layer(wse2[0], "residual · A", image="A")
     assert not IMAGE.fits(Image(data, **keywords))
+
+
+def test_the_image_worked_on_is_the_one_in_view(two: ViewerModel, qtbot: Any) -> None:
+    widget = Localize(two)
+    qtbot.addWidget(widget)
+    for name in ("wse2", "other"):
+        widget.pickers["image"].value = two.layers[name]
+        widget.unveil()
+        assert two.layers[name].visible
+        assert two.layers["other"].visible == (name == "other"), "it lies over the first"
+    widget.pickers["image"].value = two.layers["wse2"]
+    two.layers["other"].blending = "additive"  # a second channel
+    widget.unveil()
+    assert two.layers["other"].visible
+    assert two.layers["atoms · wse2"].visible

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from napari_defects.widgets._forms import set_value, value_of
 from napari_defects.widgets._frame import Frame, open_widget
 from napari_defects.widgets._layers import KEY, LayerData, about, source_name
-from napari_defects.widgets._picks import Choice, Pick, Source
+from napari_defects.widgets._picks import IMAGE, Choice, Pick, Source
 from napari_defects.widgets._viewer import follow_names, upsert
 from napari_defects.widgets._work import Job, sentence
 
@@ -119,8 +119,21 @@ class Panel(Frame):
         except (ValueError, TypeError, KeyError) as error:
             self.fail(error)
             return
+        self.unveil()
         self._remember()
         self.start(self.work, arguments, self._made, self.title)
+
+    def unveil(self) -> None:
+        """Show the image chosen, and no other that is drawn over it: what is marked is to be seen on its own image."""
+        image = self._image_layer()
+        if image is None:
+            return
+        image.visible = True
+        low, high = image.extent.world[:, -2:]
+        for other in self.viewer.layers[self.viewer.layers.index(image) + 1 :]:
+            (near, far) = other.extent.world[:, -2:]
+            if IMAGE.fits(other) and other.blending != "additive" and (near < high).all() and (far > low).all():
+                other.visible = False
 
     def _remember(self) -> None:
         """Write into the layer worked on what the form says, to come back to it with the layer."""

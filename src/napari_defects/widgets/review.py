@@ -155,6 +155,7 @@ class Review(Panel):
         except (ValueError, TypeError, KeyError) as error:
             self.fail(error)
             return
+        self.unveil()
         chosen = self.which.value if self.which.value in set(table["species"]) else ALL
         with self.which.changed.blocked():
             self.which.choices = [ALL, *sorted(set(table["species"]))]
