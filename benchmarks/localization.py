@@ -204,6 +204,8 @@ def peers(options: argparse.Namespace) -> None:
 CONDITIONS = {
     "nothing": {},
     "jitter 5 pm": {"scan": nd.Scan(rotation_deg=12, jitter_pm=5.0)},
+    "lasting jitter": {"scan": nd.Scan(rotation_deg=12, jitter_pm=8.0, jitter_memory=0.7)},
+    "tremor 8 pm": {"scan": nd.Scan(rotation_deg=12, tremor_pm=8.0)},
     "source tails": {"microscope": nd.Microscope(source_tail=0.15)},
     "astigmatism": {"microscope": nd.Microscope(aberrations=nd.Aberrations(C12_nm=3.0, phi12_deg=30))},
     "gradient": {"surface": nd.Surface(gradient=0.3)},
