@@ -16,6 +16,7 @@ from .bonds.chemistry import sample_maps
 from .crystals import Crystal, Sublattice, is_species, occupants, site_of
 from .intensities import verdicts
 from .intensities.photometry import measuring_points, relative_heights
+from .intensities.showing import in_sight
 from .intensities.surroundings import within_lattice
 from .lattice.contrast import contrast_exponent, contrast_misfit
 from .micrograph import Maps, Micrograph, Progress
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 METHODS = ("maps", "cells", "intensities", "bonds")
 
 _CERTAIN = 0.9999  # no verdict is surer: what goes wrong more rarely is not in the model
-_CUT_NM = 0.15  # from where the image ends before its border: columns that are cut
 VERDICT_RADIUS_NM = 0.05
 """Maps are averaged over this radius around a site."""
 
@@ -108,13 +108,15 @@ def classify(
     if blobs and known is not None:
         raise ValueError("`species` cannot be chosen where bonds name the defects; select rows of the result instead.")
     if blobs or method == "bonds":
-        bonded = classify_bonds(
+        found = classify_bonds(
             sites, crystal=crystal, maps=maps, min_probability=min_probability, micrograph=micrograph, progress=progress
         )
-        return _with_blobs(bonded, maps, micrograph.n_frames, min_probability) if maps and blobs else bonded
+        if maps and blobs:
+            found = _with_blobs(found, maps, micrograph.n_frames, min_probability)
+        return _table(found[in_sight(micrograph, found)])
     measured = relative_heights(micrograph, sites)
     inside = within_lattice(sites, crystal, np.asarray(micrograph.extent_nm, np.float64))
-    measured["relative_height"] = measured["relative_height"].where(inside & _beside_nothing_blank(micrograph, sites))
+    measured["relative_height"] = measured["relative_height"].where(inside & in_sight(micrograph, _places(sites)))
     return _by_sites(measured, crystal, maps if method == "maps" else None, known, method, min_probability)
 
 
@@ -144,19 +146,10 @@ def _check_sites(sites: pd.DataFrame, crystal: Crystal, n_frames: int) -> None:
         raise ValueError(f"`sites` have none on {' and '.join(missing)}; give all, and select rows of the result.")
 
 
-def _beside_nothing_blank(micrograph: Micrograph, sites: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Whether each site is well within the rows and columns of pixels in which there is anything."""
-    place = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float)
-    within = np.ones(len(sites), bool)
-    for axis, size in enumerate(micrograph.pixel_size_yx_nm):
-        seen = np.flatnonzero(np.max([np.ptp(frame, axis=1 - axis) for frame in micrograph.frames()], axis=0))
-        if len(seen) in (0, micrograph.shape_yx[axis]):
-            continue
-        first, last = seen[0] * size, seen[-1] * size
-        low = first + _CUT_NM if seen[0] else -np.inf
-        high = last - _CUT_NM if seen[-1] + 1 < micrograph.shape_yx[axis] else np.inf
-        within &= ~((place[:, axis] < low) | (place[:, axis] > high))
-    return within
+def _places(sites: pd.DataFrame) -> pd.DataFrame:
+    """Where to look at each site."""
+    y, x = measuring_points(sites).T
+    return pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": y, "x_nm": x})
 
 
 def _by_sites(
@@ -241,8 +234,7 @@ def _evidence(
 
     For what the network does not know, those `other` classes speak that are as dark or as bright beside the host.
     """
-    place = measuring_points(sites)
-    at = pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": place[:, 0], "x_nm": place[:, 1]})
+    at = _places(sites)
     named = [c.name for c in [*known, *other] if c.name in maps.classes]
     seen = {name: sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) + 2e-4 for name in named}
     alike = [[c.name] if c.name in seen else [o.name for o in other if (o.ratio < 1) == (c.ratio < 1)] for c in known]
@@ -252,8 +244,7 @@ def _evidence(
 
 def _said(sites: pd.DataFrame, maps: Maps, names: tuple[str, ...]) -> npt.NDArray[np.float64]:
     """Probability of each class in the network's own words: nobody can calculate the height of what it was taught."""
-    place = measuring_points(sites)
-    at = pd.DataFrame({"frame": sites["frame"].to_numpy(), "y_nm": place[:, 0], "x_nm": place[:, 1]})
+    at = _places(sites)
     every = sample_maps(at, maps, list(maps.classes[1:]), radius_nm=VERDICT_RADIUS_NM) + 2e-4
     own = [sample_maps(at, maps, [name], radius_nm=VERDICT_RADIUS_NM) / every for name in names]
     return np.asarray(np.column_stack(own))
