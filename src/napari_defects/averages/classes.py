@@ -76,6 +76,11 @@ class ClassAverage:
         half = self.image.shape[0] * self.pixel_size_nm / 2
         return (-half, half, half, -half)
 
+    @property
+    def has_draws(self) -> bool:
+        """Whether there are members enough for `draws`."""
+        return len(self.scatter_pm) >= _LEAST_PARTS
+
     def strain(self, *, reference: ClassAverage | None = None, exclude_nm: float = 0.5, neighbors: int = 6) -> Strain:
         """Displacement and strain of the average's columns against the crystal's lattice.
 
@@ -99,7 +104,7 @@ class ClassAverage:
         twin = None if reference is None else displacements(reference.sites, center_nm=(0, 0), exclude_nm=exclude_nm)
         table = displacements(self.sites, center_nm=(0, 0), exclude_nm=exclude_nm, reference=twin)
         table.attrs["copies"] = self.copies
-        copied = self.copies > 1 and len(self.scatter_pm) >= _LEAST_PARTS
+        copied = self.copies > 1 and self.has_draws
         return strain(table, neighbors=neighbors, draws_pm=self.draws(500) if copied else None)
 
     def draws(self, n: int = 2000, *, seed: int = 0) -> Array:
@@ -117,7 +122,7 @@ class ClassAverage:
             Correlations between columns, and what members differ in beyond counting noise, are in it.
         """
         parts = len(self.scatter_pm)
-        if parts < _LEAST_PARTS:
+        if not self.has_draws:
             raise ValueError(
                 f"the average of {self.species} has {self.n} member(s), too few to know its noise; "
                 f"{_LEAST_PARTS} are needed."

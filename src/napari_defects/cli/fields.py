@@ -40,7 +40,7 @@ def eshelby(
         raise ValueError(f"--eigenstrain must be dilatation or general, got {eigenstrain!r}.")
     average = found[species or next(iter(found))]
     strain = average.strain()
-    draws = average.draws() if len(average.scatter_pm) > 4 else None
+    draws = average.draws() if average.has_draws else None
     fit = fit_eshelby(strain, draws_pm=draws, eigenstrain="general" if eigenstrain == "general" else "dilatation")
     fields = {"experiment": strain, "elastic": fit.as_strain(strain)}
     if theory is not None:

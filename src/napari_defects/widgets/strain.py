@@ -47,7 +47,7 @@ class StrainMap(Panel):
         average = sites.about.get("average")
         columns.attrs |= {"crystal": sites.about.get("crystal"), "copies": getattr(average, "copies", 1)}
         lattice = sites.about.get("lattice")
-        draws = average.draws() if average is not None and len(average.scatter_pm) > 4 else None
+        draws = average.draws() if average is not None and average.has_draws else None
         if (center := sites.about.get("center_nm")) is not None:
             columns, lattice = deformation.displacements(columns, center_nm=center), None
         copied = draws if columns.attrs["copies"] > 1 else None
