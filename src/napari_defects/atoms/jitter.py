@@ -4,7 +4,8 @@ A line that starts late shows all its columns shifted. One column alone cannot t
 lines from its own place, but its lines must agree with each other, and each line crosses many
 columns. What varies more slowly than a column is wide moves columns as a whole: where they form a
 pattern, those of a line lie beside the middle of their like on both sides. What takes a sixth of
-the frame or more stays with the columns: that is drift.
+the frame or more stays with the columns: that is drift. How much one line keeps of the offset of
+the one before is found along with the jitter's strength: what lasts moves columns more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
+from scipy.optimize import minimize
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
@@ -25,9 +27,15 @@ from napari_defects.gaussian.windows import Array, Image
 
 _REACH = 4.0
 _SLOW = 2.0  # offsets that vary over more than this many widths of a column are left to the columns
+_WAVE = 6.0  # half waves longer than this many widths may be drift
+_SIGNIFICANT = 3.0  # sigma from which there is jitter
+_VISIBLE = 0.05  # pixels: less may be what the fit left over, and does not tell how long it lasts
 _LINES = 64  # taken at a time
 _FEW = 500  # columns that need no sparse matrices
 _AROUND = 10.0  # widths from a line beyond which columns do not feel it, even by way of their neighbours
+_SURE = 1e-6  # of all information: what is less is none
+_BLOCK = 256  # lines that are enough to see how long jitter lasts
+_LONGEST = 3.0  # widths that it may: more is drift
 _LEAST = 1e-4  # of the most that a line moves a column by: less is nothing
 _DRIFT = 12  # half waves in a frame up to which the scan's displacement is drift, not jitter
 _ALIKE = 6  # periods of the pattern along which columns are compared
@@ -44,7 +52,7 @@ class Jitter:
     offset_px : ndarray, shape (line,)
         Best estimate; positive where the line shows its columns too far right.
     rms_px : float
-        Strength of the jitter, white from line to line, that explains the image; 0 for none.
+        Strength of the jitter that explains the image; 0 for none.
     column_error_px : ndarray, shape (column,)
         1 sigma of what is left of it in the x of each column.
     """
@@ -67,8 +75,8 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     Returns
     -------
     Jitter
-        The strength comes from the image: the scores of all lines vary as their information S and,
-        with jitter of variance t, as S + t S^2.
+        Strength and memory come from the image: the scores of all lines vary as their information S and, with
+        jitter of covariance K, as S + S K S; those are taken that make the scores likeliest.
     """
     n_lines = counts.shape[0]
     nothing = Jitter(np.zeros(n_lines), 0.0, np.zeros(len(columns.yx)))
@@ -91,17 +99,54 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     crossed = sparse.coo_array(index, shape=(len(columns.yx), n_lines)).tocsr()
     moved = _moved(_stiffness(pixels, columns, 1 / model), crossed, columns)
     alone = sparse.diags_array(np.sum(slope**2 / model, axis=1, dtype=np.float64))
-    fast = sparse.eye_array(n_lines) - _slow(n_lines, _SLOW * columns.width)
-    score = fast.T @ (score - own @ moved)
-    information = _dense(fast.T @ (alone - crossed.T @ moved) @ fast)
-    strength = float((score @ score - np.trace(information)) / np.sum(information**2))
-    if strength <= 0:
+    score, information = score - own @ moved, _dense(alone - crossed.T @ moved)
+    information = (information + information.T) / 2
+    fast, quick = _without_waves(information, score, int(n_lines / (_SLOW * columns.width)))
+    strength = float((quick @ quick - np.trace(fast)) / np.sum(fast**2))
+    if strength <= _SIGNIFICANT * np.sqrt(2 / np.sum(fast**2)):
         return nothing
     more, further = _along_pattern(columns, counts.shape, moved)
-    left = _inverse(information + more + np.eye(n_lines) / strength)
+    rms, memory = float(np.sqrt(strength)), 0.0
+    if rms > _VISIBLE:
+        rms, memory = _likeliest(information + more, score + further, rms, columns.width)
+    fast = sparse.eye_array(n_lines) - _slow(n_lines, _SLOW * columns.width)
+    left = _inverse(fast.T @ information @ fast + more + _lasting(n_lines, rms, memory))
+    offset = left @ (fast.T @ score + further)
     error = np.zeros(len(inside))
     error[inside] = np.sqrt(np.maximum(_quadratic(moved, left), 0))
-    return Jitter(left @ (score + further), float(np.sqrt(strength)), error)
+    return Jitter(offset, rms, error)
+
+
+def _likeliest(information: Array, score: Array, rms: float, width: float) -> tuple[float, float]:
+    """Strength of the jitter, and the share of it that one line has from the one before, that explain the scores."""
+    blocks = np.array_split(np.arange(len(score)), max(1, len(score) // _BLOCK))
+    waves = int(len(blocks[0]) / (_WAVE * width))
+    parts = [_without_waves(information[np.ix_(k, k)], score[k], waves) for k in blocks]
+
+    def misfit(x: Array) -> float:
+        strength, memory = rms * np.exp(x[0]), np.tanh(x[1])
+        total = 0.0
+        for own, pull in parts:
+            n = len(pull)
+            factor, wrong = lapack.dpotrf(own + _lasting(n, strength, memory), lower=1)
+            if wrong:
+                return np.inf
+            seen = lapack.dtrtrs(factor, pull, lower=1)[0]
+            spread = n * np.log(strength) + (n - 1) / 2 * np.log1p(-(memory**2))
+            total += np.log(np.diag(factor)).sum() + spread - seen @ seen / 2
+        return float(total)
+
+    simplex = [[0.0, 0.0], [0.5, 0.0], [0.0, 0.9]]
+    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.1}
+    bounds = [(-1.0, 2.0), (0.0, np.arctanh(np.exp(-1 / (_LONGEST * width))))]
+    best = minimize(misfit, simplex[0], method="Nelder-Mead", bounds=bounds, options=options)
+    return float(rms * np.exp(best.x[0])), float(np.tanh(best.x[1]))
+
+
+def _lasting(n: int, rms: float, memory: float) -> Array:
+    """Inverse covariance of n offsets of which each keeps `memory` of the one before."""
+    inverse = np.diag(np.r_[1.0, np.full(n - 2, 1 + memory**2), 1.0]) - memory * (np.eye(n, k=1) + np.eye(n, k=-1))
+    return np.asarray(inverse / (rms**2 * (1 - memory**2)))
 
 
 def _along_pattern(columns: Columns, shape: tuple[int, ...], moved: sparse.csr_array | Array) -> tuple[Array, Array]:
@@ -112,11 +157,17 @@ def _along_pattern(columns: Columns, shape: tuple[int, ...], moved: sparse.csr_a
     together = sparse.csr_array((np.full(shape[0], 1 / bins), (np.arange(shape[0]), alike)))
     felt = beside @ (moved @ together)
     information, score = _dense(felt.T @ felt)[np.ix_(alike, alike)], (own @ felt)[alike]
-    half_waves = np.outer(np.arange(shape[0]) + 0.5, np.arange(_DRIFT + 1)) * (np.pi / shape[0])
-    drift = np.cos(half_waves)  # may be anything
-    blurred = information @ drift
-    known = blurred @ np.linalg.pinv(drift.T @ blurred, rcond=1e-9, hermitian=True)
-    return information - known @ blurred.T, score - known @ (drift.T @ score)
+    return _without_waves(information, score, _DRIFT)
+
+
+def _without_waves(information: Array, score: Array, half_waves: int) -> tuple[Array, Array]:
+    """Leave out what slow waves along the lines would do, of up to so many half waves; they may be anything."""
+    n = len(score)
+    waves = np.cos(np.outer(np.arange(n) + 0.5, np.arange(half_waves + 1)) * (np.pi / n))
+    blurred = information @ waves
+    least = max(_SURE * float(np.trace(information)), 1e-300)
+    known = blurred @ np.linalg.inv(waves.T @ blurred + least * np.eye(half_waves + 1))
+    return information - known @ blurred.T, score - known @ (waves.T @ score)
 
 
 def _beside(columns: Columns, shape: tuple[int, ...]) -> tuple[sparse.csr_array, Array]:

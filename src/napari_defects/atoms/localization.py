@@ -17,6 +17,7 @@ from napari_defects import tables
 from napari_defects.atoms import detection
 from napari_defects.atoms.blocks import Block, blocks
 from napari_defects.atoms.jitter import estimate_jitter, straighten
+from napari_defects.atoms.tremor import tremor_error
 from napari_defects.gaussian import (
     Columns,
     Profile,
@@ -83,11 +84,12 @@ def locate(
     -------
     Atoms
         One row per column, in all frames. Errors are 1 sigma with all neighbours free: of counting
-        noise, more where dirt or the columns' shape leave more than that unexplained; that of x holds
-        what is left of the line jitter, which is taken out. `misfit`, an additional column, is the
-        mean squared residual under a column in units of its noise. ``attrs`` has ``line_jitter_pm``
-        (rms) and ``electrons_per_px`` (mean), one number a frame, and ``column_shape``. Images of more
-        than 3072 pixels a side are fitted in overlapping blocks, so that memory does not grow.
+        noise, more where dirt or the columns' shape leave more than that unexplained, and of how the
+        beam trembled; that of x holds what is left of the line jitter, which is taken out. `misfit`, an
+        additional column, is the mean squared residual under a column in units of its noise. ``attrs``
+        has ``line_jitter_pm`` and ``tremor_pm`` (rms) and ``electrons_per_px`` (mean), one number a
+        frame, and ``column_shape``. Images of more than 3072 pixels a side are fitted in overlapping
+        blocks, so that memory does not grow.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def locate(
     atoms = tables.check(pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True), "atoms")
     atoms = atoms.sort_values(["frame", "y_nm", "x_nm"], kind="stable", ignore_index=True)  # down the image
     of_frames = np.array_split(np.array(notes, object), micrograph.n_frames)
-    for key in ("line_jitter_pm", "electrons_per_px"):
+    for key in ("line_jitter_pm", "tremor_pm", "electrons_per_px"):
         atoms.attrs[key] = [float(np.mean([note.get(key, 0.0) for note in some])) for some in of_frames]
     atoms.attrs["column_shape"] = shape
     return Atoms(atoms)
@@ -247,8 +249,15 @@ def _locate(
         fitted = fit(counts, replace(fitted, profile=profile), coarse=False, fine_px=_FINE_PX)
     columns = fitted.taken(np.arange(len(fitted.yx)) < len(columns.yx))
     table = _table(columns, counts, noise, pixel, likely)
-    table["x_err_nm"] = np.hypot(table["x_err_nm"], jitter.column_error_px[table.index] * pixel[1])
-    return table, {"line_jitter_pm": 1e3 * pixel[1] * jitter.rms_px, "electrons_per_px": noise.electrons_per_px}
+    moved, tremor = tremor_error(counts, columns)
+    moved[:, 1] = np.hypot(moved[:, 1], jitter.column_error_px)
+    for axis, name in enumerate(("y_err_nm", "x_err_nm")):
+        table[name] = np.hypot(table[name], moved[table.index, axis] * pixel[axis])
+    return table, {
+        "line_jitter_pm": 1e3 * pixel[1] * jitter.rms_px,
+        "tremor_pm": 1e3 * float(np.hypot(*(tremor * pixel))) / np.sqrt(2),
+        "electrons_per_px": noise.electrons_per_px,
+    }
 
 
 def measured_shape(counts: Array, columns: Columns, shape: Shape) -> Profile:
