@@ -63,6 +63,7 @@ def real(options: argparse.Namespace) -> None:
     """Print what is left between atoms and lattice on real images, beside the errors and the bound."""
     print("\nreal images: robust scatter off the lattice per axis (y, x), median stated error, median bound (pm)")
     for name, path, crystal in (
+        ("channel 1", "data/wse2_ti/1028_ADF1_25.dm4", "WSe2"),
         ("wse2_ti", "data/wse2_ti/1028_ADF2_25.dm4", "WSe2"),
         ("mos2", "data/mos2/MoS2_stem_Exp-000-2.npy", "MoS2"),
     ):
@@ -70,6 +71,10 @@ def real(options: argparse.Namespace) -> None:
         plain = nd.Micrograph(np.load(file)) if file.suffix == ".npy" else nd.read_micrograph(file)
         image = nd.calibrate(plain, crystal)
         atoms = nd.locate(image)
+        jitter, tremor = atoms.attrs["line_jitter_pm"][0], atoms.attrs["tremor_pm"][0]
+        print(f"  {name:9} line jitter {jitter:.1f} pm, tremor within lines {tremor:.1f} pm")
+        if name == "channel 1":
+            continue
         sites = nd.assign_sites(atoms, nd.fit_lattice(atoms, crystal))
         limit = bound(image, sites)
         kept = ((sites["sublattice"] != "") & sites["y_nm"].notna() & sites["i"].notna()).to_numpy().copy()
