@@ -140,8 +140,8 @@ def _check_sites(sites: pd.DataFrame, crystal: Crystal, n_frames: int) -> None:
     on = sites[sites["i"].notna()]
     if on.duplicated(["frame", "i", "j", "sublattice"]).any():
         raise ValueError("`sites` list a site twice; give each once, as assign_sites() does.")
-    if len(sites) and sites["frame"].max() >= n_frames:
-        raise ValueError(f"`sites` go up to frame {sites['frame'].max()}, but the image has {n_frames} frame(s).")
+    if len(strange := sites.loc[~sites["frame"].between(0, n_frames - 1), "frame"]):
+        raise ValueError(f"`sites` are of frame {strange.iloc[0]}, but the image has {n_frames} frame(s), from 0.")
     if missing := [s.name for s in crystal.sublattices if len(on) and not (on["sublattice"] == s.name).any()]:
         raise ValueError(f"`sites` have none on {' and '.join(missing)}; give all, and select rows of the result.")
 
@@ -156,11 +156,10 @@ def _by_sites(
     sites: pd.DataFrame, crystal: Crystal, maps: Maps | None, known: tuple[str, ...] | None, method: str, least: float
 ) -> Defects:
     """One verdict per site, sublattice by sublattice."""
-    parts = []
+    parts, sites = [], sites[sites["relative_height"].notna()]
     if sites.empty:
         return Defects(empty("defects"))
-    medians = sites[sites["relative_height"].notna()].groupby("sublattice")["height"].median()
-    typical = {str(name): float(height) for name, height in medians.items()}
+    typical = {str(name): float(height) for name, height in sites.groupby("sublattice")["height"].median().items()}
     exponent: float | None = contrast_exponent(typical, crystal)
     if contrast_misfit(typical, crystal) > _UNLIKE * (len(typical) - 1):
         log.warning(
@@ -170,7 +169,7 @@ def _by_sites(
         )  # fmt: skip
         maps, exponent = None, None
     for sublattice in crystal.sublattices:
-        own = sites[(sites["sublattice"] == sublattice.name) & sites["relative_height"].notna()]
+        own = sites[sites["sublattice"] == sublattice.name]
         if own.empty:
             continue
         probability, names = _posterior(own, sublattice, crystal, exponent, maps, known)
