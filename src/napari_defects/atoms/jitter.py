@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
@@ -136,9 +136,9 @@ def _likeliest(information: Array, score: Array, rms: float, width: float) -> tu
             total += np.log(np.diag(factor)).sum() + spread - seen @ seen / 2
         return float(total)
 
-    simplex = [[0.0, 0.0], [0.5, 0.0], [0.0, 0.9]]
-    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.1}
-    bounds = [(-1.0, 2.0), (0.0, np.arctanh(np.exp(-1 / (_LONGEST * width))))]
+    simplex = np.array([[0.0, 0.0], [0.5, 0.0], [0.0, 0.9]])
+    bounds = Bounds([-1, 0], [2, np.arctanh(np.exp(-1 / (_LONGEST * width)))])
+    options: Any = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.1}
     best = minimize(misfit, simplex[0], method="Nelder-Mead", bounds=bounds, options=options)
     return float(rms * np.exp(best.x[0])), float(np.tanh(best.x[1]))
 

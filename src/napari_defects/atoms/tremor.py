@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_defects.gaussian import Columns, Pixels
-from napari_defects.gaussian.windows import Array
+from napari_defects.gaussian.windows import Array, Image, Index
 
 _REACH = 4.0
 _NEAR = 2.5  # widths from a column's middle to where its pieces say something
@@ -38,12 +38,11 @@ def tremor_error(counts: Array, columns: Columns) -> tuple[Array, Array]:
     """
     pixels = Pixels(counts, columns.nodes.shape, reach=_REACH)
     model = np.maximum(pixels.model(columns), np.float32(pixels.floor))
-    pull = pixels.counts / model - 1
-    parts = [
-        _pieces(pixels, columns.taken(some), pull, model)
-        for some in np.array_split(np.arange(len(columns.yx)), max(1, len(columns.yx) // _COLUMNS))
-    ]
-    score, information, height = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    pull = pixels.counts / model - np.float32(1)
+    group = np.arange(len(columns.yx)) // _COLUMNS
+    parts = [_pieces(pixels, columns.taken(group == k), pull, model) for k in range(group.max() + 1)]
+    score, information = (np.concatenate([part[k] for part in parts], axis=1) for k in (0, 1))
+    height = np.concatenate([part[2] for part in parts])
     border = np.minimum(columns.yx, np.subtract(counts.shape, 1) - columns.yx).min(axis=1)
     whole = border > _EDGE * columns.width
     error, rms = np.zeros((len(columns.yx), 2)), np.zeros(2)
@@ -51,12 +50,12 @@ def tremor_error(counts: Array, columns: Columns) -> tuple[Array, Array]:
         s, own = score[axis], information[axis]
         total = np.maximum(own.sum(axis=1, keepdims=True), 1e-300)
         if whole.sum() > 1:
-            rms[axis] = _strength(s[whole], own[whole], height[0][whole])
+            rms[axis] = _strength(s[whole], own[whole], height[whole])
         error[:, axis] = rms[axis] * np.sqrt(np.sum(own**2, axis=1)) / total[:, 0]
     return error, rms
 
 
-def _pieces(pixels: Pixels, columns: Columns, pull: Array, model: Array) -> tuple[Array, Array, Array]:
+def _pieces(pixels: Pixels, columns: Columns, pull: Array | Image, model: Image) -> tuple[Array, Array, Index]:
     """Score and information of a shift, in y and x, of every piece (column, line), and how high it lies."""
     w = pixels.windows(columns)
     line, across = w.y[:, None] + np.arange(w.fy.shape[3]), w.x[:, None] + np.arange(w.fx.shape[3])
@@ -69,10 +68,10 @@ def _pieces(pixels: Pixels, columns: Columns, pull: Array, model: Array) -> tupl
         slope = np.einsum("krl,krx->klx", w.fy[:, :, down], w.fx[:, :, right]) * columns.amplitude[:, None, None]
         score[axis] = np.where(near, np.sum(slope * there, axis=2), 0)
         information[axis] = np.where(near, np.sum(slope**2 * spread, axis=2), 0)
-    return score, information, height[None]
+    return score, information, height
 
 
-def _strength(score: Array, information: Array, height: Array) -> float:
+def _strength(score: Array, information: Array, height: Index) -> float:
     """Rms of the shifts that makes the pieces of columns disagree as they do; 0 if it is not significant."""
     kind = height - height.min()
     alike = np.bincount(kind.ravel(), (score * information).ravel())
