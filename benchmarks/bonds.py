@@ -27,8 +27,7 @@ import numpy as np
 import pandas as pd
 
 import napari_defects as nd
-from napari_defects.bonds import angle_table, bond_graph, bond_table, find_defects
-from napari_defects.bonds.chemistry import assign_elements, bond_rules
+from napari_defects.bonds import angle_table, assign_elements, bond_graph, bond_rules, bond_table, find_defects
 from napari_defects.bonds.neighborhoods import resolve
 from napari_defects.micrograph import Micrograph
 from napari_defects.simulation import Motion
@@ -237,10 +236,10 @@ def speed(_: Path | None) -> None:
 def main() -> None:
     parts = {f.__name__: f for f in (stills, walk, multislice, movies, turns, speed)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=list(parts), choices=list(parts), metavar="part")
+    parser.add_argument("parts", nargs="*", choices=[[], *parts], metavar="part")
     parser.add_argument("--pictures", type=Path, default=None)
     arguments = parser.parse_args()
-    for name in arguments.parts:
+    for name in arguments.parts or parts:
         if name in ("stills", "walk", "multislice") and not SILICON.is_dir():
             print(f"== {name}: left out, no images at {SHARED}")
         else:

@@ -18,12 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import torch
+from torchvision.ops import box_iou
 
 import napari_defects as nd
 from napari_defects.cells.boxes import Found, find_cells
 from napari_defects.cells.detection import detect_cells
 from napari_defects.cells.examples import simulated, sites_nm, true_cells
-from napari_defects.cells.hexagons import boxes_around, iou, unit_cells
+from napari_defects.cells.hexagons import boxes_around, unit_cells
 from napari_defects.cells.kinds import cells_of, frame_of
 from napari_defects.cells.patches import CELL_SIZE
 from napari_defects.networks import list_models, load_model, model_for
@@ -47,7 +48,7 @@ def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Best IoU of each true box."""
     if not len(boxes):
         return np.zeros(len(truth))
-    return np.array([iou(np.broadcast_to(t, boxes.shape), boxes).max() for t in truth])
+    return box_iou(*map(torch.from_numpy, (truth, boxes))).amax(1).numpy()
 
 
 def whole(truth: pd.DataFrame, micrograph: nd.Micrograph) -> pd.DataFrame:
@@ -120,11 +121,19 @@ def find(n: int = 10) -> None:
         print(f"  lattice at {angle:3d} degrees: {value:.3f}, {len(found.boxes) // 2} hexagons")
 
 
+def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
+    """Mean distance between how sure a network is of its verdicts and how often they are right."""
+    said, sure = probability.argmax(1), probability.max(1)
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    right = said == truth
+    gaps = [abs(sure[place == k].sum() - right[place == k].sum()) for k in range(bins)]
+    return float(sum(gaps) / max(len(truth), 1))
+
+
 def calibration(n: int = 20) -> None:
     """Print accuracy and honesty of the probabilities on simulated images of unseen seeds, by dose."""
     from napari_defects.cells.detection import calibrated
     from napari_defects.cells.training import logits_of, tempered
-    from napari_defects.cells.validation import calibration_error
 
     for row in list_models("cells"):
         model = load_model(row["name"])

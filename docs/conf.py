@@ -53,7 +53,8 @@ class Widget(SphinxDirective):
 
 def rst(widget: Any) -> list[str]:
     """Return what the class of a widget says of itself, as reStructuredText."""
-    from napari_defects.widgets._forms import declared, fields_of, split_unit
+    from napari_defects.docstrings import declared
+    from napari_defects.widgets._forms import fields_of, split_unit
 
     lines = [f"*{widget.help}*", ""]
     takes = [

@@ -389,3 +389,18 @@ def test_a_scheduler_that_is_lost_ends_the_run_in_words(folder, tmp_path):
     again = run_batch([images], out, RECIPE, workers=0)
     assert set(again["status"]) <= {"done", "kept"}
     assert not list(out.glob(".*"))
+
+
+def test_what_cannot_run_is_refused_before_anything_is_written(folder, tmp_path):
+    out, file = tmp_path / "out", tmp_path / "file"
+    file.touch()
+    for paths, place, words, keywords in (
+        ([folder], out, "`workers` must be a whole number, 0 or more, got -3", {"workers": -3}),
+        ([folder], out, "leave out `workers` or `scheduler`", {"workers": 0, "scheduler": "tcp://nowhere:1"}),
+        ([tmp_path / "nodir"], out, "no file or folder", {"workers": 0}),
+        ([folder], file / "summary.csv", "cannot be written", {"workers": 0}),
+        ([folder], file, "cannot be written", {"workers": 0}),
+    ):
+        with pytest.raises((ValueError, OSError), match=words):
+            run_batch(paths, place, RECIPE, **keywords)
+    assert not out.exists()

@@ -5,10 +5,11 @@ import pytest
 
 import napari_defects as nd
 from napari_defects.bonds import classify_bonds, find_defects
-from napari_defects.bonds.chemistry import BondRules, assign_elements, bond_rules
+from napari_defects.bonds.chemistry import assign_elements
 from napari_defects.bonds.graphs import angle_table, bond_graph, bond_table
 from napari_defects.bonds.rings import clusters, rings
-from napari_defects.crystals import GRAPHENE
+from napari_defects.bonds.rules import BondRules, bond_rules
+from napari_defects.crystals import GRAPHENE, HBN
 from napari_defects.micrograph import Maps
 
 BOND = 0.246 / 3**0.5
@@ -176,12 +177,19 @@ def test_rules_come_from_a_file_the_user_edits(tmp_path):
     path = tmp_path / "rules.toml"
     path.write_text('[graphene]\nhost = ["C"]\nlongest_bond_pm = { C-C = 100 }\n')
     assert bond_graph(honeycomb(), rules=path).number_of_edges() == 0
-    path.write_text("[graphene]\nlongest = 3\n")
-    with pytest.raises(ValueError, match="`longest` is no bond rule"):
-        bond_rules("graphene", path)
-    path.write_text("[graphene\n")
-    with pytest.raises(ValueError, match="must be a TOML file"):
-        bond_rules("graphene", path)
+    for text, words in [
+        ("[graphene]\nlongest = 3\n", r"`longest` in \[graphene\] is no bond rule"),
+        ("[graphene\n", "must be a TOML file"),
+        ('[grafene]\nhost = ["C"]\n', r"must have a section \[graphene\], it has \[grafene\]"),
+        ('[graphene]\nlongest_bond_pm = { C-C = "x" }\n', r"`longest_bond_pm` in \[graphene\] .*lengths in pm.*'x'"),
+        ("[graphene]\nlargest_coordination = { C = -1 }\n", "numbers of bonds.*-1"),
+        ("[graphene]\nbrightness = { Si = 3 }\n", r"`brightness` .* as \{ Si = \[1.8, 15.0\] \}, got"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            bond_rules("graphene", path)
+    with pytest.raises(ValueError, match=r"nofile\.toml cannot be read: No such file"):
+        bond_rules("graphene", tmp_path / "nofile.toml")
 
 
 def test_a_foreign_atom_and_an_empty_site_in_a_compound():
@@ -213,6 +221,45 @@ def test_words_for_wrong_input():
         classify_bonds(honeycomb(), min_probability=2)
     assert BondRules(("C",), {}, {}).limit_pm("C", "V") == 0
     assert isinstance(bond_graph(honeycomb().iloc[:0]), nx.Graph)
+
+
+def boron_nitride(gone=()):
+    """SITES of hBN without the atoms at these rows."""
+    i, j, s = (a.ravel() for a in np.mgrid[:10, :10, :2])
+    place = np.column_stack([i, j]) @ HBN.vectors_nm + HBN.fractions[s] @ HBN.vectors_nm
+    sites = pd.DataFrame({"frame": 0, "y_nm": place[:, 0], "x_nm": place[:, 1], "i": i, "j": j})
+    sites["sublattice"] = np.array(["B", "N"])[s]
+    sites["y_ideal_nm"], sites["x_ideal_nm"] = place.T
+    sites.loc[list(gone), ["y_nm", "x_nm"]] = np.nan
+    return sites
+
+
+@pytest.mark.parametrize(("gone", "name"), [((108,), "V_B"), ((109,), "V_N"), ((108, 109), "V_B+V_N")])
+def test_vacancies_of_a_host_of_two_elements_say_which_is_missing(gone, name):
+    assert classify_bonds(boron_nitride(gone), crystal="hBN")["species"].tolist() == [name]
+
+
+def test_atoms_of_a_host_of_two_elements_need_a_sublattice():
+    with pytest.raises(ValueError, match=r"`sublattice` to tell B from N; run fit_lattice"):
+        bond_graph(honeycomb(), crystal="hBN")
+
+
+def test_a_foreign_atom_with_room_for_a_bond_beyond_the_border_is_cut():
+    table, center = with_defect("Si1C4")
+    whole = classify_bonds(table)
+    assert not whole["cut"].item()
+    assert whole["border_nm"].item() == pytest.approx(np.min(center - table[["y_nm", "x_nm"]].min()), abs=0.02)
+    beyond = classify_bonds(table[table["y_nm"] > center[0] - 0.08].reset_index(drop=True), min_probability=0)
+    half = beyond[beyond["species"].str.startswith("Si")]
+    assert half["species"].item() != "Si1C4"
+    assert half["cut"].item()
+    assert half["probability"].item() <= 0.5
+    kept = with_defect("Si1C3")[0]
+    y = np.sort(kept.loc[kept["amplitude"] > 2, "y_nm"].item() - kept["y_nm"].to_numpy())
+    above = y[(y > 0.05) & (y < 0.2)].max()
+    low = kept.loc[kept["amplitude"] > 2, "y_nm"].item() - above - 0.01
+    three = classify_bonds(kept[kept["y_nm"] > low].reset_index(drop=True))
+    assert three.loc[three["species"] == "Si1C3", "cut"].tolist() == [False], "all three bonds are in view"
 
 
 def test_columns_off_the_lattice_are_no_element_of_their_own():

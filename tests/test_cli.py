@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import napari_defects as nd
@@ -299,3 +300,27 @@ def test_interrupt_is_130(monkeypatch, image, tmp_path):
 
     monkeypatch.setattr("napari_defects.io.read_micrograph", interrupt)
     assert run("locate", image, "-o", tmp_path / "a.csv").exit_code == 130
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("simulate", ["{CRYSTAL}", "height and width of the image  [default: 10.0]", "side of a pixel  [default: 0.02]",
+                      "electrons per square angstrom of one frame [default: 100000.0]"]),
+        ("track", ["farthest a defect goes", "--recipe", "--set STEP.KEY=VALUE"]),
+        ("average-dataset", ["{DATASET}", "most images to take members from  [default: 256]"]),
+        ("batch", ["{IMAGE}..."]),
+    ],
+)  # fmt: skip
+def test_help_is_in_the_words_and_defaults_of_the_steps(verb, words):
+    said = " ".join(run(verb, "--help").output.split())
+    for one in words:
+        assert " ".join(one.split()) in said
+
+
+def test_no_option_is_without_help():
+    group = get_command(app)
+    for name, command in group.commands.items():
+        with command.make_context(name, [], resilient_parsing=True) as context:
+            command.get_help(context)
+        assert [p.name for p in command.params if getattr(p, "help", "") is None] == [], name

@@ -102,3 +102,29 @@ def test_sublattice_by_name_or_element():
     assert CRYSTALS["WSe2"].sublattice("Se").host == "Se2"
     with pytest.raises(ValueError, match="W, Se"):
         CRYSTALS["WSe2"].sublattice("Te")
+
+
+def test_names_come_as_a_list_or_with_commas():
+    wse2 = CRYSTALS["WSe2"]
+    assert crystals.species_names("V_Se, Te2_Se", wse2) == ("V_Se", "Te2_Se")
+    named = (
+        "Si1C3",
+        "V1",
+        "SW",
+        "darker_W",
+        "V_W+V_Se+V_Se",
+        "Mo@Mo",
+        "V_Se+V_Se@0.33",
+        "V_Se+V_Se+V_Se@0.33-0.33-0.57a",
+    )
+    assert crystals.species_names(named) == named
+    assert crystals.species_names(["odd one"], wse2, known={"odd one"}) == ("odd one",)
+    for wrong, message in (("V_Q", "no site 'Q'"), ("dark", "must be names such as V_Se"), ("darker_Q", "no site 'Q'")):
+        with pytest.raises(ValueError, match=message):
+            crystals.species_names(wrong, wse2)
+
+
+def test_a_cell_has_each_of_its_columns_once():
+    assert crystals.occupants("V_Se+V_W", "WSe2") == {"Se": ("Se",), "W": ()}
+    with pytest.raises(ValueError, match="changes the Se of one cell twice"):
+        crystals.occupants("V_Se+V_Se", "WSe2")

@@ -356,7 +356,7 @@ def test_sites_must_be_those_of_the_whole_image(mixed: Case) -> None:
         (pd.concat([sites, sites]), "list a site twice"),
         (sites[sites["sublattice"] == "Se"], "have none on W; give all"),
         (sites.assign(frame=1), "of frame 1, but the image has 1"),
-            (sites.assign(frame=-1), "of frame -1, but the image has 1"),
+        (sites.assign(frame=-1), "of frame -1, but the image has 1"),
     ):
         wrong.attrs["crystal"] = "WSe2"
         with pytest.raises(ValueError, match=words):

@@ -151,6 +151,16 @@ def test_image_and_line_profile():
         (lambda t: deformation.strain_image(t, "foo", (9, 9), 0.1), "component"),
         (lambda t: deformation.line_profile(t, "foo", (0, 0), (1, 1)), "component"),
         (lambda t: deformation.line_profile(t, "y_nm", (1, 1), (1, 1)), "longer line"),
+        (lambda t: deformation.line_profile(t, "y_nm", [1], (1, 1)), "`start_nm` must be a place"),
+        (lambda t: deformation.line_profile(t, "y_nm", (0, 0), (1, 1), width_nm=-1), "`width_nm` must be above 0"),
+        (lambda t: deformation.line_profile(t, "y_nm", (0, 0), (1, 1), step_nm=0), "`step_nm` must be above 0"),
+        (lambda t: deformation.strain_image(t, "y_nm", (9, 9), 0), "`pixel_size_nm` must be above 0"),
+        (lambda t: nd.displacements(t, fit="afine"), "`fit` must be one of offsets, none, affine, got 'afine'"),
+        (lambda t: nd.displacements(t, center_nm=[0.0]), "`center_nm` must be a place"),
+        (lambda t: nd.radial_profile(nd.displacements(t), [0.0]), "`center_nm` must be a place"),
+        (lambda t: nd.fit_eshelby(nd.displacements(t), [0.0]), "`center_nm` must be a place"),
+        (lambda t: nd.fit_eshelby(nd.displacements(t), eigenstrain="any"), "`eigenstrain` must be one of"),
+        (lambda t: nd.fit_eshelby(nd.displacements(t), background="none"), "`background` must be one of"),
     ],
 )
 def test_bad_input_is_one_sentence(call, message):
@@ -194,6 +204,9 @@ def test_a_file_that_is_no_structure_is_one_sentence(tmp_path):
     (tmp_path / "POSCAR").write_text("hello")
     with pytest.raises(ValueError, match="no POSCAR, CIF, XYZ or LAMMPS data"):
         nd.structure_strain(tmp_path / "POSCAR", "WSe2")
+    (tmp_path / "README.md").write_text("# hello")
+    with pytest.raises(ValueError, match=r"data: \w+"):
+        nd.structure_strain(tmp_path / "README.md", "WSe2")
     with pytest.raises(FileNotFoundError, match="no file"):
         nd.structure_strain(tmp_path / "gone.cif", "WSe2")
 
@@ -215,3 +228,13 @@ def test_a_profile_may_begin_at_a_row_of_columns(angle: float):
     assert np.isnan(profile.err).all(), "nobody knows them"
     known = deformation.line_profile(table.assign(dilation_err=0.002), "dilation", place[0], place[-1], step_nm=0.25)
     assert (known.err <= 0.002).all()
+
+
+@pytest.mark.parametrize("call", [
+    lambda t: nd.strain(t, "WSe2"), lambda t: nd.displacements(t, "WSe2"), lambda t: nd.strain(t.to_numpy()),
+    lambda _: nd.line_profile([1], "exx", (0, 0), (1, 1)), lambda _: nd.strain_image([1], "exx", (9, 9), 0.1),
+    lambda _: nd.radial_profile(3),
+])  # fmt: skip
+def test_what_is_no_table_or_lattice_is_said_to_be_none(call):
+    with pytest.raises(TypeError, match=r"`\w+` must be a (DataFrame|Lattice), got \w+; (make|fit) one"):
+        call(sites_of())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import napari_defects as nd
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,6 +25,11 @@ BLOCKS = [
 def test_example(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(example), run_name="__main__")
+
+
+def test_the_pages_name_what_a_fresh_interpreter_has():
+    named = {name for page in PAGES for name in re.findall(r"\bnd\.(\w+)", page.read_text(encoding="utf-8"))}
+    assert named <= {*nd.__all__, "__version__"}, "another import may have bound it before"
 
 
 @pytest.mark.parametrize("block", BLOCKS)

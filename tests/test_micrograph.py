@@ -98,3 +98,21 @@ def test_maps_by_name_and_frame():
 def test_maps_are_checked(shape, classes):
     with pytest.raises(ValueError, match="class"):
         Maps(np.zeros(shape), classes, 0.02)
+
+
+def test_masked_pixels_are_not_measured():
+    pixels = np.ma.masked_less(np.arange(1600).reshape(40, 40), 5)
+    with pytest.raises(ValueError, match=r"5 NaN or infinite pixel"):
+        Micrograph(pixels, 0.02).frame()
+    assert type(Micrograph(np.ma.asarray(pixels.data), 0.02).data) is np.ndarray
+
+
+def test_values_beyond_float32_are_not_called_nan():
+    with pytest.raises(ValueError, match="overflow float32"):
+        Micrograph(np.arange(1600.0).reshape(40, 40) * 1e300, 0.02).frame()
+
+
+@pytest.mark.parametrize("interval", [-1, 0, "a", np.nan])
+def test_time_between_frames_is_positive(interval):
+    with pytest.raises((ValueError, TypeError), match="`frame_interval_s` must be above 0"):
+        Micrograph(np.zeros((2, 40, 40)), 0.02, interval)

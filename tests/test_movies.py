@@ -91,6 +91,29 @@ def test_folders_are_read_in_natural_order_and_refused_in_one_sentence(tmp_path)
         nd.read_micrograph(tmp_path)
 
 
+def test_both_elements_of_hbn_and_which_one_is_missing():
+    micrograph, _ = nd.simulate(
+        "hBN", field_of_view_nm=3.0, pixel_size_nm=0.0125, at=[("V_B", 1.0, 1.0), ("V_N", 2.0, 2.0)],
+        microscope=nd.Microscope(60.0, 31.0, 86.0, 200.0, 0.08), dose_e_per_A2=3e6, seed=0,
+    )  # fmt: skip
+    results = nd.analyze_bonds(micrograph, crystal="hBN")
+    assert results.atoms["element"].value_counts().min() > 0.45 * len(results.atoms)
+    assert results.defects["species"].tolist() == ["V_B", "V_N"]
+    graphene, _ = nd.simulate("graphene", field_of_view_nm=2.0, pixel_size_nm=0.0145, dose_e_per_A2=1e4, seed=0)
+    with pytest.raises(ValueError, match="no lattice of hBN found"):
+        nd.analyze_bonds(graphene, crystal="hBN")
+
+
+def test_there_is_no_vacancy_where_atoms_are_lost_in_the_noise():
+    scan = {
+        "field_of_view_nm": 4.0,
+        "pixel_size_nm": 0.0156,
+        "microscope": nd.Microscope(60.0, 31.0, 86.0, 200.0, 0.08),
+    }
+    pristine, _ = nd.simulate("graphene", **scan, dose_e_per_A2=2e5, scan=nd.Scan(rotation_deg=10.0), seed=2)
+    assert nd.analyze_bonds(pristine).defects.empty, "a V4 with a probability of 1.0 once"
+
+
 def test_words_for_wrong_input(rotor):
     with pytest.raises(ValueError, match="columns of several atoms"):
         nd.analyze_bonds(rotor, crystal="WSe2")

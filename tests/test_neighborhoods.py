@@ -3,14 +3,16 @@ import pandas as pd
 import pytest
 
 from napari_defects.bonds import classify_bonds, find_defects
-from napari_defects.bonds.chemistry import assign_elements, bond_rules
+from napari_defects.bonds.chemistry import assign_elements
 from napari_defects.bonds.graphs import bond_graph, bond_table
-from napari_defects.bonds.holes import hole_odds
+from napari_defects.bonds.holes import Ground, sublattice_elements
 from napari_defects.bonds.kernels import normal_equations
 from napari_defects.bonds.neighborhoods import resolve, resolve_frames
-from napari_defects.crystals import GRAPHENE
+from napari_defects.bonds.rules import BondRules, bond_rules
+from napari_defects.crystals import GRAPHENE, HBN
 from napari_defects.lattice.phasing import Host
 from napari_defects.micrograph import Micrograph
+from napari_defects.noise import Noise
 
 PIXEL, SIDE, SIGMA = 0.012, 176, 0.055
 
@@ -84,7 +86,50 @@ def test_a_vacancy_is_dark_and_an_atom_that_was_missed_is_not():
     graph = bond_graph(table.assign(element="C"))
     assert "V1" in find_defects(graph)["species"].tolist()
     assert "V1" not in find_defects(graph, micrograph=whole)["species"].tolist()
-    assert hole_odds(micrograph, 0, (1.0, 1.0), np.zeros((1, 2)), []) == 1.0
+
+
+def test_a_vacancy_beside_an_atom_that_was_missed_is_one_vacancy_and_two_missed_are_none():
+    micrograph, table, center = scene("V1", tall=8.0)
+    near = np.linalg.norm(table[["y_nm", "x_nm"]] - center, axis=1).argsort()
+    found = find_defects(bond_graph(table.drop(index=near[0]).assign(element="C")), micrograph=micrograph)
+    assert found["species"].tolist() == ["V1"]
+    assert np.linalg.norm(found[["y_nm", "x_nm"]].to_numpy() - table_hole(center)) < 0.02
+    whole, full, _ = scene("none", tall=8.0)
+    near = np.linalg.norm(full[["y_nm", "x_nm"]] - center, axis=1).argsort()
+    graph = bond_graph(full.drop(index=near[:2]).assign(element="C"))
+    assert find_defects(graph)["species"].tolist() == ["V2"]
+    assert find_defects(graph, micrograph=whole, min_probability=0).empty
+
+
+def table_hole(center):
+    """Where the vacancy of `scene` is."""
+    full = scene("none")[1][["y_nm", "x_nm"]].to_numpy()
+    return full[np.linalg.norm(full - center, axis=1).argmin()]
+
+
+def test_without_a_lattice_the_rings_alone_tell():
+    noise = Micrograph(np.random.default_rng(0).poisson(9, (SIDE, SIDE)).astype(np.float32), PIXEL)
+    assert Ground.of(noise, 0, GRAPHENE, {}, np.zeros((1, 2)), ["C"]) is None
+    graph = bond_graph(scene("V1")[1].assign(element="C"))
+    assert find_defects(graph, micrograph=noise)["species"].tolist() == ["V1"]
+
+
+def test_atoms_beside_a_foreign_one_are_of_the_element_of_their_sublattice():
+    micrograph, table, _ = scene("Si1C3", tall=12.0)
+    host = Host(HBN, np.array([0.05, 0.08]), GRAPHENE.vectors_nm @ np.array([[0.95, 0.3], [-0.3, 0.95]]) / 0.99624)
+    sites = host.sites_within(np.array([SIDE, SIDE]) * PIXEL)
+    nearest = np.linalg.norm(table[["y_nm", "x_nm"]].to_numpy()[:, None] - sites[1], axis=-1).argmin(1)
+    odd = np.abs(sites[0][nearest] % 1 - HBN.fractions[0]).sum(1) > 0.1
+    table["element"] = np.where(table["amplitude"] > 20, "Si", np.where(odd, "B", "N"))  # the other way round
+    names = sublattice_elements(host, np.ones(2), table[["y_nm", "x_nm"]].to_numpy(), table["element"].tolist())
+    assert names == ("N", "B")
+    rules = BondRules(("B", "N"), {}, {"B": 3, "N": 3, "Si": 4})
+    resolved = resolve(micrograph, table.assign(element_probability=1.0), crystal="hBN", rules=rules)
+    place = resolved[["y_nm", "x_nm"]].to_numpy()
+    away = np.linalg.norm(place - place[resolved["element"] == "Si"], axis=1)
+    first, second = (resolved["element"][(away > low) & (away < high)] for low, high in ((0.1, 0.2), (0.2, 0.27)))
+    assert len(first) == 3
+    assert {frozenset(first), frozenset(second)} == {frozenset("B"), frozenset("N")}
 
 
 def test_what_has_no_lattice_or_no_foreign_atom_stays_as_it_is():
@@ -108,6 +153,15 @@ def test_silicon_is_told_by_the_lattice_where_hardly_an_atom_is_seen():
         np.testing.assert_allclose(silicon[["y_nm", "x_nm"]], [atoms.iloc[-1][["y_nm", "x_nm"]]], atol=0.02)
         defects = find_defects(bond_graph(resolved), min_probability=0)
         assert "Si1C3" in set(defects["species"])
+
+
+def test_black_pixels_of_a_film_have_a_variance(monkeypatch):
+    micrograph, table, _ = scene("Si1C3", tall=6.0)
+    exact = Noise(gain=1.0, offset=5.0, read_noise=0.0, correlation_px=0.0, electrons_per_px=1.0)
+    monkeypatch.setattr("napari_defects.noise.estimate", lambda *_, **__: exact)
+    resolved = resolve(micrograph, assign_elements(table, bond_rules()))
+    assert np.isfinite(resolved["y_err_nm"].dropna()).all()
+    assert (resolved["element"] == "Si").sum() == 1
 
 
 def test_the_equations_are_those_of_the_model():

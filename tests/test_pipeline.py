@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -204,3 +205,41 @@ def test_defaults_are_those_of_the_signatures():
     assert recipes.defaults("read_micrograph") == {"pixel_size_nm": None, "channel": None}
     for step in recipes.STEPS:
         assert not {"micrograph", "atoms", "sites", "progress"} & set(recipes.defaults(step))
+
+
+def test_a_network_that_gives_no_verdicts_is_not_named_silently(
+    wse2: nd.Micrograph, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = {"fit_lattice": {"crystal": "WSe2"}, "predict": {"model": "graphene-si"}}
+    results = nd.analyze(wse2, other, averages=False)
+    assert set(results.defects["method"]) == {"intensities"}
+    assert "graphene-si knows no column of WSe2: verdicts are by intensity" in caplog.text
+    with pytest.raises(ValueError, match="`maps` know no column of WSe2"):
+        nd.analyze(wse2, other | {"classify": {"method": "maps"}}, averages=False)
+    with pytest.raises(ValueError, match=r"`predict\.model` is none; name a network"):
+        nd.analyze(wse2, other | {"predict": {"model": "none"}, "classify": {"method": "maps"}}, averages=False)
+
+
+def test_a_recipe_says_what_it_cannot_be():
+    with pytest.raises(ValueError, match=r"`recipe` must be .*'no.toml'; Recipe\.read\(\) reads a file"):
+        nd.Recipe.make("no.toml")
+    with pytest.raises(TypeError, match=r"Recipe\.read\(\) reads a file"):
+        nd.Recipe.make(Path("no.toml"))
+    with pytest.raises(ValueError, match=r"`classify\.method` must be one of maps"):
+        nd.Recipe({"classify": {"method": "mapps"}})
+    assert "track" not in nd.Recipe().complete().steps
+
+
+def test_every_column_of_an_analysis_is_in_tables(wse2: nd.Micrograph) -> None:
+    results = nd.analyze(wse2, {"fit_lattice": {"crystal": "WSe2"}, "average": {"rounds": 1}})
+    for kind in ("atoms", "sites", "defects", "counts"):
+        known = {c.name for c in (*nd.tables.TABLES[kind], *nd.tables.EXTRAS.get(kind, ()))}
+        known |= {c.name for c in nd.tables.ATOMS} if kind == "defects" else set()
+        assert set(getattr(results, kind)) <= known, kind
+    for one in results.averages.values():
+        extra = {kind: {c.name for c in nd.tables.EXTRAS[kind]} for kind in ("columns", "members", "precision")}
+        assert set(one.sites) <= {c.name for c in nd.tables.SITES} | extra["columns"]
+        assert (
+            set(one.members) <= {c.name for c in (*nd.tables.DEFECTS, *nd.tables.EXTRAS["defects"])} | extra["members"]
+        )
+        assert set(one.precision) == extra["precision"]

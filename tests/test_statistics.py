@@ -93,6 +93,14 @@ def test_frames_of_a_movie_are_pooled():
     assert nd.count(defects_at(two, [1, 801]), two)["sites"].item() == 800
 
 
+def test_the_same_defect_in_many_frames_is_one_look():
+    one, many = lattice_sites(), lattice_sites(frames=20)
+    still, movie = nd.count(defects_at(one, [1]), one), nd.count(defects_at(many, range(1, len(many), 800)), many)
+    assert movie["count"].item() == 20
+    ends = ["fraction", "fraction_low", "fraction_high", "density_low_per_cm2", "density_high_per_cm2"]
+    np.testing.assert_allclose(movie[ends], still[ends], rtol=1e-9)
+
+
 def test_species_that_are_absent_get_an_upper_limit():
     sites = lattice_sites()
     counts = nd.count(tables.empty("defects"), sites, species=["V_W"])
@@ -375,3 +383,34 @@ def test_tables_from_files_are_counted_on_the_same_sites(tmp_path):
     again = nd.io.read_table(nd.io.write_table(sites, tmp_path / "s.csv"), "sites")
     columns = ["species", "count", "sites", "density_per_cm2"]
     pd.testing.assert_frame_equal(nd.count(defects, again)[columns], nd.count(defects, sites)[columns])
+
+
+@pytest.mark.parametrize(("images", "least"), [(2, 0.87), (3, 0.93), (5, 0.93)])
+def test_intervals_of_few_images_that_differ_hold_the_truth(images, least, monkeypatch):
+    monkeypatch.setattr(statistics.pooling.tables, "check", lambda table, _: table)  # thousands of times the same
+    rng, names, right = np.random.default_rng(5), [c.name for c in tables.COUNTS], []
+    for _ in range(400):
+        found = rng.binomial(400, np.clip(rng.normal(0.03, 0.012, images), 0, 1))
+        pages = [pd.DataFrame([("V_Se", k, 400, *[np.nan] * 6)], columns=names) for k in found]
+        for page in pages:
+            page.attrs["area_nm2"] = 40.0
+        row = statistics.pool(pages).iloc[0]
+        right.append(row["fraction_low"] <= 0.03 <= row["fraction_high"])
+    assert np.mean(right) > least - 0.02
+
+
+def test_species_are_named_with_commas_and_have_a_place_in_the_crystal():
+    sites = lattice_sites()
+    counts = nd.count(defects_at(sites, [0]), sites, species="V_W, Si1C3, darker_Se")
+    assert set(counts["species"]) == {"V_Se", "V_W", "Si1C3", "darker_Se"}
+    for wrong in ("V_Q", "dark"):
+        with pytest.raises(ValueError, match=r"no site 'Q'|must be names"):
+            nd.count(defects_at(sites, [0]), sites, species=wrong)
+
+
+def test_sites_of_another_crystal_than_they_say_are_refused():
+    sites = lattice_sites()
+    found = defects_at(sites, [0])
+    sites.attrs["crystal"] = "MoS2"
+    with pytest.raises(ValueError, match="say that they are of MoS2, but have sublattices Se, W"):
+        nd.count(found, sites)

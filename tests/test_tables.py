@@ -62,6 +62,47 @@ def test_check_names_what_is_missing_and_the_step_to_run():
         tables.check(tables.empty("atoms"), "sites")
 
 
+def test_extra_columns_are_defined_once_with_their_units():
+    for kind, columns in tables.EXTRAS.items():
+        own = [c.name for c in (*tables.TABLES.get(kind, ()), *columns)]
+        assert len(set(own)) == len(own)
+        for column in columns:
+            assert column.meaning
+            if column.name.endswith(("_nm", "_pm")):
+                assert column.unit == column.name[-2:]
+
+
+def test_check_keeps_attributes_and_takes_other_dtypes_and_indices():
+    atoms = pd.DataFrame({c.name: [1, 2] for c in tables.ATOMS}).astype({"y_nm": "double[pyarrow]", "x_nm": object})
+    atoms.loc[1, "y_nm"] = None
+    atoms.index, atoms.attrs = pd.Index([7, 7], name="frame"), {"crystal": "WSe2"}
+    checked = tables.check(atoms, "atoms")
+    assert checked.attrs == {"crystal": "WSe2"}
+    assert checked[["y_nm", "x_nm"]].dtypes.eq(float).all()
+    assert checked.index.tolist() == [0, 1]
+    assert list(tables.check(atoms[["frame", "y_nm"]], "atoms", ["y_nm"])) == ["y_nm", "frame"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"frame": 0.7}, "'frame'.*0.7 is no whole number"), ({"y_nm": np.inf}, "'y_nm'.*infinite")],
+)
+def test_check_changes_no_values(change, message):
+    with pytest.raises(ValueError, match=message):
+        tables.check(pd.DataFrame({c.name: [1, 2] for c in tables.ATOMS}).assign(**change), "atoms")
+
+
+def test_check_names_unknown_kinds_twins_and_the_step_that_makes_cells():
+    atoms = tables.empty("atoms")
+    with pytest.raises(TypeError, match=r"detect_cells\(\)"):
+        tables.check([1], "cells")
+    for call in (tables.empty, lambda kind: tables.check(atoms, kind)):
+        with pytest.raises(ValueError, match="`kind` must be one of atoms"):
+            call("atom")
+    with pytest.raises(ValueError, match="y_nm are there twice"):
+        tables.check(pd.concat([atoms, atoms[["y_nm"]]], axis=1), "atoms")
+
+
 def test_check_refuses_wrong_content_and_wrong_types():
     row = dict.fromkeys([c.name for c in tables.ATOMS], 0.0)
     with pytest.raises(ValueError, match="y_nm"):

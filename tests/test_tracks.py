@@ -45,7 +45,7 @@ def test_a_walk_through_missing_frames_is_one_track_and_nothing_is_invented():
     tracks = track(table)
     assert tracks["track"].unique().tolist() == [0]
     assert tracks["frame"].tolist() == frames
-    assert list(tracks.columns) == [*(c.name for c in tables.TRACKS), "unsure"]
+    assert list(tracks.columns) == [*(c.name for c in tables.TRACKS), "unsure", "gone"]
 
 
 def test_two_walkers_keep_their_numbers_and_rows_keep_their_order():
@@ -92,6 +92,7 @@ def test_switches_are_found_in_their_frame_or_in_their_gap():
     assert matrix.to_numpy().sum() == 6
     stay = dwells(tracks)
     assert stay["frames"].tolist() == [3, 3, 3]
+    assert stay["left"].tolist() == [True, True, False]
     assert stay["complete"].tolist() == [False, True, False]
 
 
@@ -107,6 +108,38 @@ def test_dwell_times_cover_the_true_rate():
     never = dwell_times(defects(range(9), np.ones((9, 2))).assign(track=0))
     assert np.isinf(never["dwell"].item())
     assert never["dwell_low"].item() == pytest.approx(8 / 3.689, rel=1e-3), "after the ninth nothing was seen"
+
+
+def test_a_defect_that_is_gone_while_the_movie_goes_on_has_departed():
+    table = defects([0, 1, 2, 3, 4], np.ones((5, 2)))
+    assert not track(table)["gone"].any(), "perhaps the movie ends here"
+    table.attrs["last_frame"] = 6
+    assert not track(table)["gone"].any(), "two frames it may be missing"
+    table.attrs["last_frame"] = 7
+    tracks = track(table)
+    assert tracks.index[tracks["gone"]].tolist() == [4]
+    assert dwells(tracks)[["left", "complete"]].to_numpy().tolist() == [[True, False]]
+    assert dwell_times(tracks)[["departures", "dwell"]].to_numpy().tolist() == [[1, 5.0]]
+    out = track(table.assign(border_nm=[1.0, 1.0, 0.8, 0.5, 0.2]))
+    assert not out["gone"].any(), "it left the view"
+
+
+def test_the_mean_life_of_what_vanishes_is_found():
+    rng = np.random.default_rng(2)
+    life = np.minimum(rng.geometric(0.2, 60), 40)  # frames, of a movie of 40
+    table = defects(
+        np.concatenate([np.arange(n) for n in life]), np.repeat([[1.0, 3.0 * k] for k in range(60)], life, axis=0)
+    )
+    table.attrs["last_frame"] = 39
+    times = dwell_times(track(table)).iloc[0]
+    assert times["dwell_low"] < 5 < times["dwell_high"] < 8
+
+
+def test_frames_in_which_a_defect_is_cut_by_the_border_are_unsure():
+    species = ["Si1C4", "Si1C4", "Si1C3+V1", "Si1C3+V1"]
+    tracks = track(defects(range(4), np.ones((4, 2)), species).assign(cut=[False, False, True, True]))
+    assert tracks["unsure"].tolist() == [False, False, True, True]
+    assert transitions(tracks).empty
 
 
 def test_dwell_times_of_short_tracks_are_not_too_long():
@@ -309,6 +342,15 @@ def test_words_for_wrong_input():
         rotor(pd.DataFrame({"frame": [0]}))
     with pytest.raises(ValueError, match="`confidence` must be"):
         dwell_times(tables.empty("tracks"), confidence=95)
+    one = track(defects([0], [[1, 1]]))
+    assert dwell_times(one)[["dwell", "dwell_low", "dwell_high"]].to_numpy().tolist() == [[np.inf, 0, np.inf]]
+    for use in (dwell_times, lambda t, **k: hop_rates(t, t, **k)):
+        with pytest.raises(ValueError, match="`frame_interval_s` must be positive, got -1"):
+            use(one, frame_interval_s=-1)
+    with pytest.raises(ValueError, match="`atoms` has no column 'frame'"):
+        rotors(pd.DataFrame(), pd.DataFrame())
+    with pytest.raises(ValueError, match=r"not a table of tracks.*run track"):
+        rotors(pd.DataFrame(columns=["frame", "y_nm", "x_nm", "element"]), pd.DataFrame())
 
 
 def test_the_error_of_drift_is_that_of_the_lattice_not_of_an_atom():

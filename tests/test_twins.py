@@ -33,6 +33,7 @@ def test_conditions_are_found_again(source_nm: float, rotation_deg: float, pixel
     assert (twin.scan.rotation_deg - rotation_deg + 60) % 120 - 60 == pytest.approx(0, abs=0.1)
     assert twin.scan.drift_pm_per_line == pytest.approx((0.2, -0.3), abs=0.06)
     assert twin.scan.jitter_pm == pytest.approx(5, abs=1)
+    assert twin.scan.tremor_pm < 2
     assert twin.microscope.source_fwhm_nm == pytest.approx(source_nm, abs=0.01)
     assert twin.dose_e_per_A2 == pytest.approx(dose, rel=0.05)
     assert twin.detector.gain == pytest.approx(40, rel=0.05)
@@ -41,6 +42,12 @@ def test_conditions_are_found_again(source_nm: float, rotation_deg: float, pixel
     assert again.shape == original.shape
     assert again.mean() == pytest.approx(original.mean(), rel=0.03)
     assert again.std() == pytest.approx(original.std(), rel=0.05)
+
+
+def test_a_beam_that_trembles_is_matched() -> None:
+    scan = nd.Scan(rotation_deg=17, jitter_pm=3, tremor_pm=9)
+    image, _ = nd.simulate("WSe2", field_of_view_nm=6, pixel_size_nm=0.018, dose_e_per_A2=1e5, scan=scan, seed=2)
+    assert 6 < match(image, "WSe2").scan.tremor_pm < 10  # a column averages some of it
 
 
 def test_the_twin_of_a_real_image(shared) -> None:  # type: ignore[no-untyped-def]

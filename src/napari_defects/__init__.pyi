@@ -1,9 +1,12 @@
+from . import bonds as bonds
 from . import crystals as crystals
 from . import figures as figures
 from . import interop as interop
 from . import noise as noise
+from . import simulation as simulation
 from . import statistics as statistics
 from . import tables as tables
+from . import tracks as tracks
 from .atoms import locate as locate
 from .averages import ClassAverage as ClassAverage
 from .averages import Superposition as Superposition

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from ase.data import atomic_numbers
 
 _TERM = re.compile(r"(V|[A-Z][a-z]?)([2-9]?)_([A-Z][a-z]?)")
 _ADATOM = re.compile(r"([A-Z][a-z]?)@([A-Z][a-z]?|hollow)")
+_ARRANGED = re.compile(r"@[\d.]+(-[\d.]+)*[a-h]?$")
 _OUTLIER = re.compile(r"(darker|brighter)_([A-Z][a-z]?)")
 _GRAPH = re.compile(r"(?:[A-Z][a-z]?[1-9][0-9]*)+(?:\+V[1-9])?|V[1-9]|SW")
 
@@ -183,7 +185,7 @@ def occupants(species: str, crystal: str | Crystal) -> dict[str, tuple[str, ...]
     Raises
     ------
     ValueError
-        If the species is not in the grammar or its site is not in the crystal.
+        If the species is not in the grammar, its site is not in the crystal, or it takes one of the cell twice.
     """
     crystal = get_crystal(crystal)
     result: dict[str, tuple[str, ...]] = {}
@@ -194,6 +196,9 @@ def occupants(species: str, crystal: str | Crystal) -> dict[str, tuple[str, ...]
     for term in species.split("+"):
         host = next((s for s in crystal.sublattices if s.host == term), None)
         match = _TERM.fullmatch(term)
+        site = host.name if host else match and crystal.sublattice(match.group(3)).name
+        if site in result:
+            raise ValueError(f"`species` {species!r} changes the {site} of one cell twice; count them one by one.")
         if host is not None:
             result[host.name] = host.column
         elif match is None:
@@ -223,6 +228,39 @@ def is_species(species: str) -> bool:
     )
 
 
+def species_names(
+    species: str | Iterable[str], crystal: Crystal | None = None, known: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Names in a list of species, or in one string with commas between; clusters (``V_Se+V_Se@0.33``) among them.
+
+    Parameters
+    ----------
+    species : str or iterable of str
+    crystal : Crystal, optional
+        In which they must be possible.
+    known : iterable of str
+        Names that are right whatever the grammar says, as those found.
+
+    Raises
+    ------
+    ValueError
+        If a name is neither known nor in the grammar of this module, or its site is not in the crystal.
+    """
+    listed = species.split(",") if isinstance(species, str) else map(str, species)
+    names = tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
+    for name in (_ARRANGED.sub("", name) for name in names if name not in set(known)):
+        if not is_species(name):
+            raise ValueError(f"`species` must be names such as V_Se, Te2_Se, V_Se+V_W or Si1C3, got {name!r}.")
+        if crystal is None or _GRAPH.fullmatch(name):
+            continue
+        if outlier := _OUTLIER.fullmatch(name):
+            crystal.sublattice(outlier.group(2))
+        else:
+            for term in name.split("+"):
+                occupants(term, crystal)
+    return names
+
+
 def site_of(species: str) -> str | None:
     """Host element of the (first) site of a species, or None for a bonding-graph class or an adatom between sites."""
     if adatom := _ADATOM.fullmatch(species):
@@ -234,14 +272,18 @@ def site_of(species: str) -> str | None:
 _LABELS = {"V_Se": "SV", "V2_Se": "DV", "Te_Se": "SeTe", "Te2_Se": "2Te", "V_W": "VW", "Se_W": "SeW", "Te2_W": "2TeW"}
 _LABELS |= {"V_Te": "VTe", "V2_Te": "VTe2", "V_Mo": "VMo", "Si1C3": "Si3", "Si1C4": "Si4"}
 _COLORS = {
-    "V_X": "#56b4e9", "V2_X": "#0072b2", "sub_X": "#e69f00", "sub2_X": "#d55e00",
-    "V_M": "#f0e442", "sub_M": "#009e73", "sub2_M": "#cc79a7",
+    "V_X": "#56b4e9", "V2_X": "#0072b2", "V_M": "#f0e442", "V_X+V_M": "#b266ff", "V2_X+V_M": "#ff4d4d",
+    "Te_X": "#e69f00", "Te2_X": "#d55e00", "Se_X": "#a3deff", "Se2_X": "#00a0fa", "S_X": "#00fab6", "S2_X": "#1d725b",
+    "O_X": "#cda8bc", "O2_X": "#e9d8e1", "other_X": "#8b5123", "+": "#ffbb85",
+    "Se_M": "#009e73", "Te2_M": "#cc79a7", "Te_M": "#9de7d3", "Se2_M": "#9f3c73", "S_M": "#ffcb57", "S2_M": "#d18447",
+    "Mo_M": "#d2cc74", "W_M": "#d2cc74", "Ti_M": "#847c0a", "Nb_M": "#7e6120", "Re_M": "#266e97", "other_M": "#afa40e",
     "darker_M": "#00c2c7", "brighter_M": "#ff6f91", "darker_X": "#8c6bb1", "brighter_X": "#a6d854",
-    "V_X+V_M": "#d55e00", "V2_X+V_M": "#cc79a7",
     "Si1C3": "#e69f00", "Si1C4": "#56b4e9", "V1": "#0072b2", "V2": "#009e73", "SW": "#cc79a7",
     "Si1C3+V1": "#f0e442", "Si1C2": "#a6d854", "Si2C4": "#8c6bb1", "Si2C5": "#ff6f91", "Si2C6": "#d55e00",
     "Si3C6": "#00c2c7", "Si4C6": "#b15928",
 }  # fmt: skip
+"""Occupant and side, chalcogen's or metal's; with its symbol each is 12 or more apart (CIE 1976), as the colour-blind
+see it too. Mo and W share one: where one is a dopant, the other is the host."""
 
 
 def species_label(species: str) -> str:
@@ -262,10 +304,11 @@ def species_color(species: str) -> str:
         return _COLORS[f"{outlier.group(1)}_{_side(outlier.group(2))}"]
     if species.startswith("V") and "+V_" in species:
         return _COLORS["V2_X+V_M" if species.startswith("V2") else "V_X+V_M"]
+    if "+" in species:
+        return _COLORS["+"]
     if match := _TERM.match(species):
-        kind = "V" if match.group(1) == "V" else "sub"
-        number = match.group(2) if match.group(2) in ("", "2") else "2"
-        return _COLORS.get(f"{kind}{number}_{_side(match.group(3))}", "#999999")
+        occupant, number, side = match.group(1), "2" if match.group(2) else "", _side(match.group(3))
+        return _COLORS.get(f"{occupant}{number}_{side}", _COLORS[f"other_{side}"])
     return "#999999"
 
 

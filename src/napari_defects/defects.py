@@ -13,14 +13,15 @@ import pandas as pd
 from .bonds import classify_bonds
 from .bonds.blobs import BLOBS, blobs_of
 from .bonds.chemistry import sample_maps
-from .crystals import Crystal, Sublattice, is_species, occupants, site_of
+from .checks import check_choice, check_range
+from .crystals import Crystal, Sublattice, is_species, site_of, species_names
 from .intensities import verdicts
 from .intensities.photometry import measuring_points, relative_heights
 from .intensities.showing import in_sight
 from .intensities.surroundings import within_lattice
 from .lattice.contrast import contrast_exponent, contrast_misfit
-from .micrograph import Maps, Micrograph, Progress
-from .tables import DEFECTS, SITES, Defects, Sites, check, crystal_of, empty
+from .micrograph import Maps, Micrograph, Progress, check_micrograph
+from .tables import DEFECTS, SITES, Defects, Sites, check, check_sites, crystal_of, empty
 
 log = logging.getLogger(__name__)
 METHODS = ("maps", "cells", "intensities", "bonds")
@@ -85,15 +86,12 @@ def classify(
     ValueError
         If an argument is out of range, or if there is no model for the crystal.
     """
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}.")
-    if not 0 <= min_probability <= 1:
-        raise ValueError(f"`min_probability` must be within 0 to 1, got {min_probability}.")
+    check_micrograph(micrograph)
+    check_choice("method", method, METHODS)
+    check_range("min_probability", min_probability, 0, 1)
     crystal = crystal_of(sites)
     known = possible_species(species, crystal, method)
-    attrs = dict(sites.attrs)
-    sites = Sites(check(sites, "sites"))
-    sites.attrs.update(attrs)
+    sites = Sites(check_sites(sites))
     _check_sites(sites, crystal, micrograph.n_frames)
     if method == "cells":
         from .cells import defects_among, detect_cells
@@ -124,22 +122,18 @@ def possible_species(species: str | Sequence[str] | None, crystal: Crystal, meth
     """Species that can be there, checked against the crystal; None for all that is known."""
     if species is None:
         return None
-    listed = species.split(",") if isinstance(species, str) else species
-    names = tuple(name.strip() for name in listed if name.strip())
     if method not in ("maps", "intensities"):
         raise ValueError(f"`species` goes with the methods maps and intensities, got method={method!r}; leave it out.")
+    names = species_names(species, crystal)
     for name in names:
         if not is_species(name) or "+" in name or name.startswith(verdicts.OUTLIERS):
             raise ValueError(f"`species` must be names of one site each, as V_Se or Te2_Se, got {name!r}.")
-        occupants(name, crystal)
     return names
 
 
 def _check_sites(sites: pd.DataFrame, crystal: Crystal, n_frames: int) -> None:
     """Refuse sites that are not those of the whole image: each is measured beside all its neighbours."""
     on = sites[sites["i"].notna()]
-    if on.duplicated(["frame", "i", "j", "sublattice"]).any():
-        raise ValueError("`sites` list a site twice; give each once, as assign_sites() does.")
     if len(strange := sites.loc[~sites["frame"].between(0, n_frames - 1), "frame"]):
         raise ValueError(f"`sites` are of frame {strange.iloc[0]}, but the image has {n_frames} frame(s), from 0.")
     if missing := [s.name for s in crystal.sublattices if len(on) and not (on["sublattice"] == s.name).any()]:

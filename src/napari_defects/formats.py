@@ -17,7 +17,7 @@ import numpy as np
 
 from .micrograph import PIXEL_SIZE_RANGE_NM
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LAZY_BYTES = 2**30
 """Files larger than this stay on disk and are read frame by frame."""
@@ -177,10 +177,10 @@ def _movie(path: Path, lazy: bool) -> list[Signal]:
         frames.append(np.rint(rgb @ np.array([0.299, 0.587, 0.114], np.float32)) if rgb.shape[-1] == 3 else rgb[..., 0])
     data = np.stack(frames).astype(np.uint8)
     if colored:
-        logger.warning("%s is in false colour: its luminance is used, not the detector's signal.", path.name)
+        log.warning("%s is in false colour: its luminance is used, not the detector's signal.", path.name)
     lossy = path.suffix.lower() != ".gif"
     if lossy:
-        logger.warning(
+        log.warning(
             "%s is compressed with losses, which change heights and move atoms; measure on the original.", path.name
         )
     known = {"lossy": lossy, "false_colour": colored}
@@ -209,7 +209,7 @@ def _folder(path: Path) -> Signal:
     for number, frame in zip(numbers, frames, strict=True):
         data[number - numbers[0]] = frame.data
     if missing := len(data) - len(files):
-        logger.warning("%s: %d of %d frames are missing; they stay blank.", path.name, missing, len(data))
+        log.warning("%s: %d of %d frames are missing; they stay blank.", path.name, missing, len(data))
     return Signal(path.name, data, frames[0].pixel_size_nm, None, {"first_frame": numbers[0], **frames[0].metadata})
 
 
@@ -246,15 +246,13 @@ def _pixel_size(scales: Sequence[tuple[Any, Any]], name: str) -> float | tuple[f
         factor = _NM.get(word, _NM.get(word.rstrip("s")))
         if scale is None or factor is None:
             if re.match(r"(1/|.*\^-1|.*⁻¹|m?rad)", word):
-                logger.warning(
-                    "%s is calibrated in %s, as a diffraction pattern is; its scale is not used.", name, unit
-                )
+                log.warning("%s is calibrated in %s, as a diffraction pattern is; its scale is not used.", name, unit)
             return None
         sizes.append(abs(float(scale)) * factor)
     low, high = PIXEL_SIZE_RANGE_NM
     if not all(low <= size <= high for size in sizes):
         if not all(size in (0.0, 1.0) for size in sizes):  # what files say that know nothing
-            logger.warning("%s: a pixel of %.4g nm is not atomic resolution; its scale is not used.", name, sizes[-1])
+            log.warning("%s: a pixel of %.4g nm is not atomic resolution; its scale is not used.", name, sizes[-1])
         return None
     y_nm, x_nm = sizes
     return x_nm if abs(y_nm / x_nm - 1) < 1e-4 else (y_nm, x_nm)
@@ -262,4 +260,5 @@ def _pixel_size(scales: Sequence[tuple[Any, Any]], name: str) -> float | tuple[f
 
 def _seconds(interval: Any, unit: Any) -> float | None:
     factor = _SECONDS.get(str(unit).strip().lower())
-    return float(interval) * factor if interval and factor else None
+    seconds = float(interval) * factor if interval and factor else 0.0
+    return seconds if 0 < seconds < float("inf") else None

@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 
 from . import tables
+from .checks import check_choice
 from .formats import read_signals
 from .micrograph import Micrograph, check_pixel_size
 from .saving import writing
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def read_micrograph(
@@ -62,7 +63,7 @@ def read_micrograph(
     signals = read_signals(path)
     signal = signals[_choose(channel, [s.name for s in signals])]
     if channel is None and len(signals) > 1:
-        logger.info("%s: reading %r of %s.", path.name, signal.name, ", ".join(repr(s.name) for s in signals))
+        log.info("%s: reading %r of %s.", path.name, signal.name, ", ".join(repr(s.name) for s in signals))
     metadata = {"file": path.name, "channel": signal.name, **signal.metadata}
     size = signal.pixel_size_nm if pixel_size_nm is None else pixel_size_nm
     try:
@@ -157,6 +158,8 @@ def read_table(path: str | os.PathLike[str], kind: str | None = None) -> pd.Data
     ------
     FileNotFoundError, ValueError
     """
+    if kind is not None:
+        check_choice("kind", kind, tables.TABLES)
     path = Path(path)
     suffix = _table_suffix(path)
     if not path.is_file():

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .checks import check_range, check_type
+
 Progress = Callable[[int, int], None]
 """``progress(done, total)``; to cancel a step, raise from it."""
 
@@ -25,7 +27,7 @@ class Micrograph:
     Parameters
     ----------
     data : array, shape (y, x) or (frame, y, x)
-        Intensities in any unit and any real dtype; numpy or dask.
+        Intensities in any unit and any real dtype; numpy or dask. Masked pixels are NaN.
     pixel_size_nm : float or (float, float), optional
         Side of a pixel in nm; a pair ``(y, x)`` where pixels are not square. ``None`` when the
         file does not say: steps that need it raise and say how to give one.
@@ -39,8 +41,8 @@ class Micrograph:
     TypeError
         If `data` is not a numeric array.
     ValueError
-        If `data` is empty, has the wrong number of dimensions or is RGB, or if `pixel_size_nm`
-        cannot be that of an atomic-resolution image.
+        If `data` is empty, has the wrong number of dimensions or is RGB, if `pixel_size_nm`
+        cannot be that of an atomic-resolution image, or `frame_interval_s` is not positive.
     """
 
     data: Any
@@ -50,7 +52,6 @@ class Micrograph:
 
     def __post_init__(self) -> None:
         data = self.data if hasattr(self.data, "dtype") else np.asarray(self.data)
-        object.__setattr__(self, "data", data)
         shape = tuple(data.shape)
         if data.dtype.kind not in "biuf":
             raise TypeError(f"`data` must be real numbers, got dtype {data.dtype}; convert it first, e.g. numpy.abs().")
@@ -63,8 +64,14 @@ class Micrograph:
             raise ValueError(f"`data` must be (y, x) or (frame, y, x), got shape {shape}.")
         if 0 in data.shape:
             raise ValueError(f"`data` is empty: its shape is {shape}.")
+        if isinstance(data, np.ma.MaskedArray):
+            masked = np.ma.is_masked(data)
+            data = np.ma.filled(data.astype(np.result_type(data, np.float32)), np.nan) if masked else data.data
+        object.__setattr__(self, "data", data)
         if self.pixel_size_nm is not None:
             object.__setattr__(self, "pixel_size_nm", check_pixel_size(self.pixel_size_nm))
+        if self.frame_interval_s is not None:
+            check_range("frame_interval_s", self.frame_interval_s, 0, above=True)
 
     @property
     def is_movie(self) -> bool:
@@ -109,12 +116,17 @@ class Micrograph:
         if not 0 <= index < self.n_frames:
             raise IndexError(f"`index` must be 0 to {self.n_frames - 1}, got {index}.")
         raw = np.asarray(self.data[index] if self.is_movie else self.data)
-        pixels = raw.astype(np.float32)
+        with np.errstate(over="ignore"):  # refused below
+            pixels = raw.astype(np.float32)
         if min(pixels.shape) < MIN_SIDE_PX:
             raise ValueError(
                 f"the image is {pixels.shape[0]} x {pixels.shape[1]} px; at least {MIN_SIDE_PX} px a side is needed."
             )
         bad = int(pixels.size - np.count_nonzero(np.isfinite(pixels)))
+        if bad and np.isfinite(raw).all():
+            raise ValueError(
+                f"frame {index} has values up to {np.abs(raw).max():.3g}, which overflow float32; divide them first."
+            )
         if bad:
             raise ValueError(
                 f"frame {index} has {bad} NaN or infinite pixel(s); crop or fill them first, e.g. numpy.nan_to_num."
@@ -187,6 +199,16 @@ class Maps:
     def frame(self, index: int = 0) -> FloatArray:
         """Return the maps of one frame, shape (class, y, x)."""
         return np.asarray(self.data if self.data.ndim == 3 else self.data[:, index])
+
+
+def check_micrograph(micrograph: Any, name: str = "micrograph") -> None:
+    """Raise TypeError unless `micrograph` is one."""
+    check_type(
+        name,
+        micrograph,
+        Micrograph,
+        "read_micrograph() reads a file, Micrograph(data, pixel_size_nm=...) takes an array",
+    )
 
 
 def check_pixel_size(pixel_size_nm: float | tuple[float, float]) -> float | tuple[float, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import convolve1d, gaussian_filter
 
-from napari_defects.micrograph import FloatArray, Micrograph
+from napari_defects.micrograph import FloatArray, Micrograph, check_micrograph
 
 _ALONG_X = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / np.sqrt(70)
 _ALONG_Y = np.array([1.0, -2.0, 1.0]) / np.sqrt(6)
@@ -67,6 +67,7 @@ def estimate(micrograph: Micrograph, *, frame: int = 0) -> Noise:
     -------
     Noise
     """
+    check_micrograph(micrograph)
     pixels = micrograph.frame(frame)
     return from_pixels(pixels, column_scale_px(pixels))
 

@@ -23,14 +23,14 @@ from .crystals import get_crystal
 from .defects import knows
 from .io import read_micrograph, write_table
 from .lattice import Lattice
-from .micrograph import Maps, Micrograph, Progress
+from .micrograph import Maps, Micrograph, Progress, check_micrograph
 from .networks import load_model, model_for
 from .recipes import STEPS as STEPS
 from .recipes import Recipe as Recipe
 from .saving import file_name, writing_folder
 from .tables import Atoms, Counts, Defects, Sites, Strain
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SCALE_TOLERANCE = 0.015
 """A pixel size that differs by more from what the lattice says is worth a warning."""
@@ -118,7 +118,7 @@ def analyze(
     *,
     averages: bool = True,
     progress: Progress | None = None,
-    on_step: Callable[[str, Any], None] | None = None,
+    on_step: Callable[[str, Any], Any] | None = None,
 ) -> Results:
     """Run all steps on an image.
 
@@ -132,7 +132,7 @@ def analyze(
     progress : callable, optional
         ``progress(done, total)``; to cancel, raise from it.
     on_step : callable, optional
-        ``on_step(name, result)`` after each step, to show what there is while the rest goes on.
+        ``on_step(name, result)`` after each step, to show it; what that returns, if not None, goes on instead.
 
     Returns
     -------
@@ -143,8 +143,7 @@ def analyze(
     ValueError
         If the pixel size is not known, the image cannot be analysed, or has no lattice of the crystal.
     """
-    if not isinstance(micrograph, Micrograph):
-        raise TypeError(f"`micrograph` must be a Micrograph, got {type(micrograph).__name__}; use read_micrograph().")
+    check_micrograph(micrograph)
     run = Run(Recipe.make(recipe), progress, on_step)
     micrograph = run.prepared(micrograph)
     maps = run.predicted(micrograph)
@@ -175,7 +174,7 @@ class Run:
         self,
         recipe: Recipe,
         progress: Progress | None = None,
-        on_step: Callable[[str, Any], None] | None = None,
+        on_step: Callable[[str, Any], Any] | None = None,
     ) -> None:
         self.recipe, self.progress, self.on_step = recipe, progress, on_step
         self.log: list[str] = []
@@ -201,15 +200,15 @@ class Run:
         with threadpool_limits(1, user_api="blas"):  # the same digits whatever the machine, and faster when it is busy
             result = STEPS[step](*args, **keywords)
         self.note(f"{step}: {time.perf_counter() - start:.1f} s")
-        if self.on_step is not None:
-            self.on_step(step, result)
+        if self.on_step is not None and (corrected := self.on_step(step, result)) is not None:
+            result = corrected
         share(1, 1)
         return result
 
     def note(self, line: str, level: int = logging.INFO) -> None:
         """Add a line to the log."""
         self.log.append(line)
-        logger.log(level, line)
+        log.log(level, line)
 
     def prepared(self, micrograph: Micrograph) -> Micrograph:
         """Calibrate where the recipe says so; raise ValueError for what cannot be analysed."""
@@ -238,10 +237,15 @@ class Run:
 
     def classified(self, micrograph: Micrograph, sites: Sites, maps: Maps | None) -> Defects:
         """Defects by the method named, else by maps where they know the crystal, else by intensities."""
-        known = maps is not None and knows(maps, get_crystal(sites.attrs["crystal"]))
+        crystal, network = get_crystal(sites.attrs["crystal"]), self.recipe.keywords("predict").get("model")
+        known = maps is not None and knows(maps, crystal)
         method = self.recipe.keywords("classify").get("method") or ("maps" if known else "intensities")
+        if method == "maps" and maps is None:
+            raise ValueError("`classify.method` is maps, but `predict.model` is none; name a network, or no method.")
+        if method == "intensities" and maps is not None and not known and network != model_for(crystal.name):
+            self.note(f"{network} knows no column of {crystal.name}: verdicts are by intensity.", logging.WARNING)
         self.recipe = self.recipe.updated({"classify": {"method": method}})
-        defects: Defects = self("classify", micrograph, sites, maps=maps if known else None)
+        defects: Defects = self("classify", micrograph, sites, maps=maps if known or method == "maps" else None)
         self.note(", ".join(f"{n} {s}" for s, n in defects["species"].value_counts().items()) or "no defects found")
         return defects
 

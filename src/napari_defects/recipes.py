@@ -25,13 +25,15 @@ from tomlkit.exceptions import TOMLKitError
 
 from .atoms import locate
 from .averages import average
+from .checks import check_choice, check_type
 from .crystals import get_crystal
-from .defects import classify, possible_species
+from .defects import METHODS, classify, possible_species
 from .deformation import strain
 from .io import read_micrograph
 from .lattice import assign_sites, calibrate, fit_lattice
 from .networks import predict
 from .statistics import count
+from .tracks import track
 
 STEPS: dict[str, Callable[..., Any]] = {
     "read_micrograph": read_micrograph,
@@ -43,11 +45,13 @@ STEPS: dict[str, Callable[..., Any]] = {
     "classify": classify,
     "average": average,
     "strain": strain,
+    "track": track,
     "count": count,
 }
 """The steps by name, in order."""
 
-_FLOW = {"path", "micrograph", "micrographs", "atoms", "lattice", "sites", "defects", "maps", "progress"}
+_FLOW = {"path", "micrograph", "micrographs", "atoms", "lattice", "sites", "defects", "maps", "drift", "progress"}
+_ON_DEMAND = ("calibrate", "track")
 _PROVENANCE = ("input", "network", "versions")
 
 
@@ -78,6 +82,8 @@ class Recipe:
             for keyword in keywords if step in STEPS else ():
                 _known(f"{step} keyword", keyword, list(defaults(step)))
                 _number(step, keyword, keywords[keyword])
+        if (method := self.keywords("classify").get("method")) is not None:
+            check_choice("classify.method", method, METHODS)
         if self.crystal is not None and "species" in self.keywords("classify"):
             chosen = self.keywords("classify")
             possible_species(chosen["species"], get_crystal(self.crystal), chosen.get("method") or "maps")
@@ -91,12 +97,15 @@ class Recipe:
     @classmethod
     def make(cls, recipe: Recipe | Mapping[str, Mapping[str, Any]] | str | None) -> Recipe:
         """Return a recipe from its tables or the name of a crystal; a recipe passes through."""
+        if isinstance(recipe, str) and recipe.endswith(".toml"):
+            raise ValueError(
+                f"`recipe` must be a Recipe or a crystal's name, got {recipe!r}; Recipe.read() reads a file."
+            )
         if recipe is None or isinstance(recipe, str):
             return cls.of(recipe)
         if isinstance(recipe, Mapping):
             return cls(recipe)
-        if not isinstance(recipe, Recipe):
-            raise TypeError(f"`recipe` must be a Recipe, its tables or a crystal's name, got {type(recipe).__name__}.")
+        check_type("recipe", recipe, Recipe, "or its tables, or a crystal's name; Recipe.read() reads a file")
         return recipe
 
     @classmethod
@@ -140,11 +149,11 @@ class Recipe:
         return dict(self.steps.get(step, {}))
 
     def complete(self) -> Recipe:
-        """Return the recipe with every default written out; `calibrate` only where it was asked for.
+        """Return the recipe with every default written out; `calibrate` and `track` only where they were asked for.
 
         How to classify is left open where it was not said: it is decided by whether there is a network.
         """
-        steps = {s: defaults(s) | self.keywords(s) for s in STEPS if s != "calibrate" or s in self.steps}
+        steps = {s: defaults(s) | self.keywords(s) for s in STEPS if s not in _ON_DEMAND or s in self.steps}
         if "method" not in self.keywords("classify"):
             del steps["classify"]["method"]
         return Recipe(steps | {p: self.steps[p] for p in _PROVENANCE if p in self.steps})

@@ -30,7 +30,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        with _one_sentence(path):
+        with one_sentence(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
             temporary.touch(exist_ok=False)
@@ -48,7 +48,7 @@ def writing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     What is in the way is replaced, the rest of `folder` stays; errors are those of `writing`.
     """
     folder = Path(folder)
-    with _one_sentence(folder):
+    with one_sentence(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
             yield Path(name)
@@ -59,7 +59,8 @@ def writing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def _one_sentence(path: Path) -> Iterator[None]:
+def one_sentence(path: Path) -> Iterator[None]:
+    """Say of what cannot be written in the block which, why, and what to do."""
     try:
         yield
     except OSError as error:

@@ -6,11 +6,13 @@ Columns beyond those named here are kept and passed on.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple, NewType
 
 import numpy as np
 import pandas as pd
 
+from .checks import check_choice, check_type
 from .crystals import CRYSTALS, Crystal, get_crystal
 
 Atoms = NewType("Atoms", pd.DataFrame)
@@ -41,6 +43,8 @@ _PLACE = _columns(
     "j | Int64 | | cell index along a2",
     "sublattice | str | | name of the sublattice in the crystal",
 )
+
+_PLACES = ("y_nm", "x_nm", "y_ideal_nm", "x_ideal_nm")
 
 ATOMS = _FRAME + _columns(
     "y_nm | float64 | nm | position down the image, from the centre of pixel (0, 0)",
@@ -124,9 +128,66 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "novelties": NOVELTIES,
 }  # fmt: skip
 
+_FITTED = _columns("misfit | float64 | | mean squared residual under the column in units of its noise")
+_EXPECTED = _columns("ideal_err_nm | float64 | nm | 1 sigma per axis of where the lattice expects the column")
+
+EXTRAS: dict[str, tuple[Column, ...]] = {
+    "atoms": _FITTED,
+    "sites": _FITTED + _EXPECTED,
+    "defects": _FITTED + _EXPECTED + _columns(
+        "height | float64 | image | height of the column: its amplitude, or a linear fit's where there is no atom",
+        "relative_height | float64 | | height over that of the host column around it, by the linear fit",
+        "scatter | float64 | | how much more than elsewhere relative heights scatter around it, 1 or more",
+        "counted | float64 | | share of that scatter's square which is counting noise, 0 to 1",
+        "beneath | float64 | | share of a host column's counting noise that stays where the column is gone",
+        "proportion | float64 | | of the confidence that there is a defect, what falls to this species",
+        "by_intensity | str | | verdict without a network",
+    ),
+    "counts": _columns(
+        "images | int64 | | how many images were pooled",
+        "dispersion | float64 | | chi squared per degree of freedom between images; 1 is chance",
+        "dispersion_p | float64 | | its p-value",
+        "corrected | float64 | | number less what is invented and mistaken, and with what is missed",
+        "corrected_low | float64 | | lower end of its interval",
+        "corrected_high | float64 | | upper end of its interval",
+        "corrected_fraction | float64 | | corrected / sites",
+        "corrected_fraction_low | float64 | | lower end of its interval",
+        "corrected_fraction_high | float64 | | upper end of its interval",
+    ),
+    "columns": _columns(
+        "y_bootstrap_nm | float64 | nm | 1 sigma of y_nm, of the parts drawn anew",
+        "x_bootstrap_nm | float64 | nm | 1 sigma of x_nm, of the parts drawn anew",
+        "y_overlap_nm | float64 | nm | what neighbours and the scan added to y_nm, and was taken off",
+        "x_overlap_nm | float64 | nm | what neighbours and the scan added to x_nm, and was taken off",
+    ),
+    "members": _columns(
+        "micrograph | int64 | | which of the images",
+        "image | str | | its name, in a dataset",
+        "dy_pm | float64 | pm | shift from the lattice, down in the crystal's frame",
+        "dx_pm | float64 | pm | shift from the lattice, along a1",
+        "shift_err_pm | float64 | pm | 1 sigma of it, per axis",
+        "rotation_deg | float64 | degree | turned beyond what the lattice says",
+        "correlation | float64 | | with the template",
+        "coverage | float64 | | part of the patch in the image and not under masks",
+        "strain | float64 | | of the lattice around it, beyond what is usual of its class",
+        "strain_err | float64 | | 1 sigma of strain",
+        "half | int64 | | half set, 0 or 1; -1 where it was left out",
+        "accepted | bool | | whether it was averaged",
+        "reason | str | | why not",
+    ),
+    "precision": _columns(
+        "n | int64 | | members of an average",
+        "sublattice | str | | name of the sublattice in the crystal",
+        "precision_pm | float64 | pm | 1 sigma per axis of its columns, from disjoint subsets",
+        "precision_err_pm | float64 | pm | 1 sigma of precision_pm",
+        "bound_pm | float64 | pm | what the counts allow the fit",
+    ),
+}  # fmt: skip
+"""Columns that some tables have beside their own; and those of the files of a class average."""
+
 _MADE_BY = {
-    "atoms": "locate", "sites": "assign_sites", "defects": "classify",
-    "strain": "strain", "tracks": "track", "counts": "count", "novelties": "discover",
+    "atoms": "locate", "sites": "assign_sites", "defects": "classify", "strain": "strain", "tracks": "track",
+    "counts": "count", "cells": "detect_cells", "novelties": "discover",
 }  # fmt: skip
 
 
@@ -135,58 +196,84 @@ def crystal_of(sites: pd.DataFrame) -> Crystal:
 
     Raises
     ------
+    TypeError
+        If `sites` is not a DataFrame.
     ValueError
-        If there is none.
+        If there is none, or it has other sublattices than the sites.
     """
-    if sites.attrs.get("crystal"):
-        return get_crystal(sites.attrs["crystal"])
-    names = set(check(sites, "sites")["sublattice"].dropna().astype(str)) - {""}
+    check_type("sites", sites, pd.DataFrame, "make one with assign_sites()")
+    names = set(check(sites, "sites", ["sublattice"])["sublattice"]) - {""}
+    if said := sites.attrs.get("crystal"):
+        crystal = get_crystal(said)
+        if odd := sorted(names - {s.name for s in crystal.sublattices}):
+            raise ValueError(f"`sites` say that they are of {crystal.name}, but have sublattices {', '.join(odd)}.")
+        return crystal
     for crystal in CRYSTALS.values():
         if names and names <= {s.name for s in crystal.sublattices}:
             return crystal
     raise ValueError("`sites` do not say which crystal they are of; set sites.attrs['crystal'], e.g. to 'WSe2'.")
 
 
-def check(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+def check(table: pd.DataFrame, kind: str, only: Collection[str] = ()) -> pd.DataFrame:
     """Return a copy of `table` with the columns of `kind` in order and typed; others follow.
 
     Parameters
     ----------
     table : DataFrame
-    kind : {"atoms", "sites", "defects", "strain", "tracks", "counts", "cells"}
+    kind : {"atoms", "sites", "defects", "strain", "tracks", "counts", "cells", "novelties"}
+    only : collection of str
+        The columns needed, where a table was read in part; all of `kind` by default.
 
     Raises
     ------
     TypeError
         If `table` is not a DataFrame.
     ValueError
-        If columns are missing or hold something else than they should.
+        If columns are missing, there twice, or hold something else than they should.
     """
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(
-            f"the {kind} table must be a DataFrame, got {type(table).__name__}; make one with {_MADE_BY[kind]}()."
-        )
-    missing = [c.name for c in TABLES[kind] if c.name not in table.columns]
-    if missing:
+    check_choice("kind", kind, TABLES)
+    check_type(kind, table, pd.DataFrame, f"make one with {_MADE_BY[kind]}()")
+    columns = [c for c in TABLES[kind] if not only or c.name in only]
+    names = [c.name for c in columns]
+    if missing := [name for name in names if name not in table.columns]:
         raise ValueError(
             f"not a table of {kind}: column(s) {', '.join(missing)} missing; run {_MADE_BY[kind]}() first."
         )
-    names = [c.name for c in TABLES[kind]]
+    if twice := table.columns[table.columns.duplicated()].tolist():
+        raise ValueError(f"not a table of {kind}: column(s) {', '.join(map(str, twice))} are there twice; drop one.")
     result = table[names + [c for c in table.columns if c not in names]].reset_index(drop=True)
-    for column in TABLES[kind]:
+    result.attrs = dict(table.attrs)
+    for column in columns:
         try:
-            values = result[column.name]
-            if column.dtype == "str":
-                result[column.name] = values.astype(object).where(values.notna(), "").astype(str)
-            else:
-                result[column.name] = values.astype(column.dtype)  # type: ignore[call-overload]
+            result[column.name] = _typed(result[column.name], column)
         except (TypeError, ValueError) as error:
             raise ValueError(f"column {column.name!r} of the {kind} table must be {column.dtype}: {error}") from None
     return result
 
 
+def _typed(values: pd.Series, column: Column) -> pd.Series:
+    """Values of a column in its dtype; ValueError for what would not be the same any more."""
+    if column.dtype == "str":
+        return values.astype(object).where(values.notna(), "").astype(str)
+    if column.dtype == "int64" and (off := values.astype("float64") % 1 != 0).any():
+        raise ValueError(f"{values[off].iloc[0]} is no whole number")
+    typed: pd.Series = values.astype(column.dtype)  # type: ignore[call-overload]
+    if column.name in _PLACES and np.isinf(typed).any():
+        raise ValueError("some are infinite; NaN says that a place is not known")
+    return typed
+
+
+def check_sites(sites: pd.DataFrame, only: Collection[str] = ()) -> pd.DataFrame:
+    """Return checked SITES, each of which is there once."""
+    sites = check(sites, "sites", only)
+    if sites[sites["i"].notna()].duplicated(["frame", "i", "j", "sublattice"]).any():
+        raise ValueError("`sites` list a site twice; give each once, as assign_sites() does.")
+    return sites
+
+
 def empty(kind: str) -> pd.DataFrame:
     """Return a table of `kind` without rows."""
+    check_choice("kind", kind, TABLES)
     return check(pd.DataFrame({c.name: [] for c in TABLES[kind]}), kind)
 
 

@@ -181,8 +181,8 @@ def test_tiny_images(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"column_sigma_nm": -1.0}, "`column_sigma_nm` must be a length"),
-        ({"min_separation_nm": 50.0}, "`min_separation_nm` must be a length"),
+        ({"column_sigma_nm": -1.0}, "`column_sigma_nm` must be 0.005 or more"),
+        ({"min_separation_nm": 50.0}, "`min_separation_nm` must be 0.005 or more"),
         ({"shape": "square"}, "`shape` must be one of round, elliptical, measured"),
         ({"maps": nd.Maps(np.zeros((2, 8, 8)), ("background", "W"), 0.02)}, "`maps` are 8 x 8 px but the image is"),
     ],
@@ -224,7 +224,7 @@ def test_candidates_follow_the_threshold_and_the_bound_is_below_the_errors() -> 
     inner = columns.inner(atoms[["y_nm", "x_nm"]].to_numpy() / columns.PIXEL_NM, SHAPE)
     near = cKDTree(yx).query(atoms[["y_nm", "x_nm"]].to_numpy() / columns.PIXEL_NM)[1]
     np.testing.assert_allclose(np.median(limit[inner] / truth[near[inner], :2]), 1, atol=0.04)
-    with pytest.raises(ValueError, match="`threshold` must be some sigma"):
+    with pytest.raises(ValueError, match="`threshold` must be above 0 and at most 100"):
         nd.locate(micrograph, threshold=-1)
 
 

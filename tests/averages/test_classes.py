@@ -162,9 +162,9 @@ def test_no_more_members_than_asked_for_are_taken_evenly_from_all_images(still):
     micrograph, sites, defects = still
     images, tables = [micrograph, micrograph], [defects, defects.iloc[:10]]
     some = nd.average(images, tables, sites=[sites, sites], rounds=1, max_members=12)["V_Se"]
-    taken = some.members["reason"] != "enough others"
-    assert taken.sum() == 12
-    assert taken.groupby(some.members["micrograph"]).sum().tolist() == [9, 3]
+    taken = ~some.members["reason"].isin(["enough others", "another defect nearby", "off the lattice"])
+    assert taken.sum() == 12, "those ruled out by where they lie take nobody's place"
+    assert taken.groupby(some.members["micrograph"]).sum().tolist() == [8, 4]
     assert some.n <= 12
     with pytest.raises(ValueError, match="max_members"):
         nd.average(micrograph, defects, max_members=0)
@@ -337,3 +337,30 @@ def test_bad_input_and_empty_classes(still, caplog):
     assert "V_W" in caplog.text
     one = nd.average(micrograph, defects.iloc[[12]], sites=sites)
     assert all(found.n == 1 for found in one.values())
+
+
+def test_sites_are_checked_and_may_have_any_index(still):
+    micrograph, sites, defects = still
+    here = defects.iloc[:8]
+    plain = nd.average(micrograph, here, sites=sites, rounds=1)["V_Se"]
+    odd = sites.astype({"y_nm": object})
+    odd.index = pd.Index([0] * len(odd), name="frame")
+    again = nd.average(micrograph, here, sites=odd, rounds=1, species="V_Se, Te_Se")["V_Se"]
+    assert np.array_equal(plain.image, again.image)
+    for wrong, message in (
+        (pd.concat([sites, sites[:2]]), "list a site twice"),
+        (sites.assign(y_nm=np.inf), "infinite"),
+        (sites.drop(columns="i"), "column.s. i missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nd.average(micrograph, here, sites=wrong)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"pixel_size_nm": 0}, {"pixel_size_nm": np.nan}, {"clusters_nm": -1}, {"min_coverage": 2}, {"radius_nm": 50},
+    {"min_coverage": np.nan}, {"rounds": 0}, {"max_strain": -1}, {"species": "V_Q"}, {"species": ["odd one"]},
+])  # fmt: skip
+def test_what_an_average_cannot_be_made_with_is_named(still, wrong):
+    micrograph, sites, defects = still
+    with pytest.raises(ValueError, match="|".join([f"`{next(iter(wrong))}` must be", "no site 'Q'"])):
+        nd.average(micrograph, defects, sites=sites, **wrong)

@@ -100,7 +100,7 @@ def test_bad_input_is_one_sentence(mote2: Any) -> None:
         ("must be one for cells, got one for maps", {"model": "wse2-te", "crystal": "WSe2"}),
         ("`boxes` must be one for boxes", {"sites": sites, "boxes": "mote2-cells"}),
         ("`min_score`", {"sites": sites, "min_score": 2.0}),
-        ("`alpha` and `beta`", {"sites": sites, "boxes": "mote2-boxes", "alpha": 0.0}),
+        ("`alpha`", {"sites": sites, "boxes": "mote2-boxes", "alpha": 0.0}),
         ("`crystal` must be given", {}),
     ):
         with pytest.raises(ValueError, match=message):

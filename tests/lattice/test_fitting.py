@@ -342,7 +342,7 @@ def test_two_grains_have_a_lattice_each(share: float, caplog: pytest.LogCaptureF
 
 def test_one_grain_is_one() -> None:
     assert len(fit_grains(planted(), "WSe2")) == 1
-    with pytest.raises(ValueError, match="`most` must be at least 1"):
+    with pytest.raises(ValueError, match="`most` must be a whole number, 1 or more"):
         fit_grains(planted(), "WSe2", most=0)
 
 
@@ -363,3 +363,23 @@ def test_blank_frames_of_a_movie_are_left_out_of_the_calibration(crystal: str) -
     assert movie.pixel_size_nm == pytest.approx(0.02, rel=0.004)
     with pytest.raises(ValueError, match="every frame is blank"):
         calibrate(nd.Micrograph(np.zeros((2, 64, 64), np.float32)), crystal)
+
+
+def test_a_lattice_takes_no_points_one_index_for_all_and_refuses_what_is_no_place():
+    lattice = Lattice(get_crystal("WSe2"), np.zeros(2), *get_crystal("WSe2").vectors_nm)
+    assert [len(k) for k in lattice.index([])] == [0, 0, 0]
+    assert np.array_equal(lattice.position([0, 1, 2], 0, "W"), lattice.position([0, 1, 2], [0] * 3, ["W"] * 3))
+    for wrong in ([[np.nan, 1.0]], [[np.inf, 1.0]], [[1.0, 2.0, 3.0]]):
+        with pytest.raises(ValueError, match="`points_nm` must be finite places"):
+            lattice.index(wrong)
+    for wrong in (-1, 5):
+        with pytest.raises(ValueError, match="`sublattice` must be 0 to 1 or a name"):
+            lattice.position(0, 0, wrong)
+
+
+def test_atoms_farther_apart_than_in_any_image_are_refused():
+    atoms = planted()
+    lattice = fit_lattice(atoms, "WSe2")
+    atoms[["y_nm", "x_nm"]] *= 1e6
+    with pytest.raises(ValueError, match=r"`atoms` lie .* apart, as in no image"):
+        assign_sites(atoms, lattice)

@@ -127,5 +127,5 @@ def test_views_and_ensembles_tell_where_they_disagree(toy_model):
     for wrong, message in ((["wse2-te", toy_model], "must have the same classes"), ([], "at least one model")):
         with pytest.raises(ValueError, match=message):
             predict(micrograph, wrong)
-    with pytest.raises(ValueError, match="`views` must be a whole number from 1 to 8"):
+    with pytest.raises(ValueError, match="`views` must be a whole number, 1 or more and at most 8"):
         predict(micrograph, toy_model, views=9)

@@ -53,7 +53,7 @@ def test_recipes_name_host_columns_as_the_crystal_does():
 
 
 def test_unknown_recipe_and_folder(tmp_path):
-    with pytest.raises(ValueError, match="`name` must be one of the recipes wse2-te"):
+    with pytest.raises(ValueError, match="`name` must be one of wse2-te"):
         train_recipe("gold", out=tmp_path / "x")
     with pytest.raises(ValueError, match="`out` must lie in a folder that exists"):
         train_recipe("wse2-te", out=tmp_path / "missing" / "x")

@@ -121,3 +121,10 @@ def test_defects_without_room_are_told_of(caplog: pytest.LogCaptureFixture) -> N
     _, sites = nd.simulate("graphene", field_of_view_nm=3.0, pixel_size_nm=0.03, defects={"V2": 40}, seed=1)
     assert len(sites)
     assert re.search(r"only \d+ of 40 V2 found room", caplog.text)
+
+
+def test_defects_at_places_outside_the_field_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    nd.simulate("WSe2", field_of_view_nm=3, pixel_size_nm=0.05, at=[("V_Se", 100, 1), ("V_Se", 1, 1)])
+    assert "only 1 of 2 V_Se found room" in caplog.text
+    with pytest.raises(ValueError, match="`dose_e_per_A2` must be above 0 and at most 1e"):
+        nd.simulate("WSe2", dose_e_per_A2=1e15)

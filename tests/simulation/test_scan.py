@@ -107,10 +107,14 @@ def test_surface_has_its_mean_and_its_holes() -> None:
     "make",
     [lambda: Scan(jitter_pm=-1), lambda: Scan(jitter_memory=1.0), lambda: Scan(flyback_nm=0), lambda: Scan(tremor_nm=0),
      lambda: Detector(gain=0), lambda: Detector(read_noise_e=-1), lambda: Detector(dtype="complex64"),
+     lambda: Scan(jitter_pm=np.nan), lambda: Scan(rotation_deg="a"), lambda: Scan(drift_pm_per_line=1.0),
+     lambda: Detector(gain=np.nan), lambda: Detector(offset=None), lambda: Surface(holes=0.5),
+     lambda: nd.Microscope(energy_keV="80"), lambda: nd.Microscope(aberrations=None),
+     lambda: nd.Aberrations(C10_nm=np.nan),
      lambda: Detector(hot_pixels=2), lambda: Surface(contamination=-1), lambda: Surface(patch_radius_nm=0)],
 )  # fmt: skip
 def test_nonsense_is_refused(make: object) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises((ValueError, TypeError), match="must be"):
         make()  # type: ignore[operator]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import napari_defects as nd
 from napari_defects import tables
 from napari_defects.recipes import Recipe
+from napari_defects.widgets._exclusion import paint
 from napari_defects.widgets._layers import about, micrograph_of
 from napari_defects.widgets._points import table_of
 from napari_defects.widgets.analyze import Analyze
@@ -47,6 +49,93 @@ def test_analyze_fills_lines_and_layers_and_gives_the_tables_of_the_script(
         ours, theirs = table_of(viewer.layers[f"{name} · wse2"]), getattr(results, kind)
         pd.testing.assert_frame_equal(ours, tables.check(theirs, kind), check_exact=True)
     assert Recipe.from_toml(about(viewer.layers["defects · wse2"])["made"]["recipe"]).crystal == "WSe2"
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_image_is_deleted_meanwhile(viewer: ViewerModel, finish: Callable[..., Any]) -> None:
+    from napari_defects.widgets._layers import image_layer
+    from napari_defects.widgets._viewer import upsert
+
+    def start() -> None:
+        widget.run()
+        micrograph = micrograph_of(viewer.layers["wse2"])
+        viewer.layers.remove("wse2")
+        upsert(viewer, image_layer(micrograph, "wse2"))
+
+    widget = Analyze(viewer)
+    finish(widget, start)
+    assert [layer.name for layer in viewer.layers] == ["wse2"]
+    assert "has left the viewer" in widget.status.text()
+    assert "…" not in widget.lines.state.values()
+
+
+def test_what_is_shown_is_of_the_image_chosen(wse2: tuple[nd.Micrograph, Any], viewer: ViewerModel, qtbot: Any) -> None:
+    from napari_defects.widgets._layers import image_layer
+    from napari_defects.widgets._picks import Source
+    from napari_defects.widgets._telling import Telling
+    from napari_defects.widgets._viewer import upsert
+
+    quick = {"predict": {"model": "none"}, "average": {"radius_nm": 0.6, "rounds": 1}}
+    results = nd.analyze(wse2[0], {"fit_lattice": {"crystal": "WSe2"}, **quick})
+    other = upsert(viewer, image_layer(results.micrograph, "other"))
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    image = widget.pickers["image"].value = widget._image = viewer.layers["wse2"]
+    widget.job = type("Job", (), {"cancelled": False, "running": False})()
+    widget.lines.reset()
+    telling = Telling(Source(results.micrograph, "wse2", {}), results.recipe, (None, None), widget._stepped)
+    telling("assign_sites", results.sites)
+    telling("classify", results.defects)
+    telling("average", results.averages)
+    paint(viewer, image).data_setitem(tuple(np.indices((240, 240)).reshape(2, -1)), 1)
+    telling("count", results.counts)
+    n = len(results.defects)
+    assert widget.lines.text("count") == f"0 defects, {n} left out"
+    shown = (widget.lines, widget.legend, widget.gallery, widget.export_button)
+    assert not any(one.isHidden() for one in shown)
+    widget.pickers["image"].value = other
+    assert all(one.isHidden() for one in shown)
+    widget.pickers["image"].value = image
+    assert not any(one.isHidden() for one in shown)
+
+
+def test_nothing_has_stopped_where_nothing_has_started(viewer: ViewerModel, qtbot: Any) -> None:
+    viewer.add_image(viewer.layers["wse2"].data, name="raw")
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    widget.pickers["image"].value = viewer.layers["raw"]
+    widget.run()
+    assert "no pixel size" in widget.status.text()
+    assert set(widget.lines.state.values()) == {"·"}
+
+
+def test_a_script_says_what_is_not_in_it(viewer: ViewerModel, qtbot: Any, tmp_path: Path) -> None:
+    from napari_defects.io import write_micrograph
+    from napari_defects.widgets._files import read
+    from napari_defects.widgets._points import table_layer
+    from napari_defects.widgets._viewer import upsert
+
+    def said(layer: Any) -> str:
+        widget.pickers["image"].value = layer
+        widget.copy_python()
+        return str(widget.status.text())
+
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    image = viewer.layers["wse2"]
+    assert "came from no file" in said(image)
+    for layer in read(write_micrograph(micrograph_of(image), tmp_path / "scan.tif")):
+        scan = upsert(viewer, layer)
+    assert said(scan) == "Copied: the script makes the same tables."
+    defects = pd.DataFrame(micrograph_of(image).metadata["defects"]).head(3).assign(method="manual")
+    upsert(viewer, table_layer(defects, "defects", "defects · scan", image="scan"))
+    scan.data = scan.data[:100]
+    assert "the crop" in said(scan)
+    assert "3 defects set by hand" in said(scan)
+    assert "RGB" in said(viewer.add_image(np.zeros((20, 20, 3)), rgb=True))
+    viewer.layers.clear()
+    widget.copy_python()
+    assert "no image" in widget.status.text()
 
 
 @pytest.mark.usefixtures("no_network")

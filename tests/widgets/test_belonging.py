@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,16 @@ from napari_defects.widgets._exclusion import Mask
 from napari_defects.widgets._layers import KEY, about, image_layer, set_scale_nm
 from napari_defects.widgets._picks import IMAGE
 from napari_defects.widgets._points import table_layer, table_of
+from napari_defects.widgets._rows import go_to
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.analyze import Analyze
 from napari_defects.widgets.average import Average, average_layer
 from napari_defects.widgets.bonds import Bonds
+from napari_defects.widgets.classify import Classify
+from napari_defects.widgets.discover import Discover
 from napari_defects.widgets.localize import Localize
+from napari_defects.widgets.review import Review
 from napari_defects.widgets.strain import StrainMap
 
 Finish = Callable[..., Any]
@@ -102,6 +106,24 @@ def test_where_another_image_takes_its_place_what_was_made_from_it_goes(
     assert names(two) == ["wse2", "other", "atoms · other", "defects · other"]
 
 
+def test_a_layer_renamed_is_still_the_one_brought_up_to_date(
+    two: ViewerModel, measured: Measured, wse2: tuple[nd.Micrograph, Any]
+) -> None:
+    layer = two.layers["defects · wse2"]
+    layer.name = "mine"
+    mask = _exclusion.paint(two, two.layers["wse2"])
+    mask.name = "holes"
+    assert _exclusion.paint(two, two.layers["wse2"]) is mask
+    two.layers.remove(mask)
+    two.layers["defects · other"].name = "defects · wse2 copy"
+    add_results(two, "wse2", measured, wse2[0])
+    assert names(two)[2:] == ["atoms · wse2", "mine", "atoms · other", "defects · wse2 copy"]
+    two.layers["wse2"].name = "scan"
+    upsert(two, image_layer(wse2[0], "wse2"))
+    add_results(two, "wse2", measured, wse2[0])
+    assert two.layers[-1] is not layer, "of another image"
+
+
 # -- places -----------------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +146,45 @@ def test_results_and_mask_lie_where_the_image_lies(
     np.testing.assert_array_equal(Mask(mask).leaves(table), places >= 119.5 * 0.025)
 
 
+@pytest.mark.parametrize(("unit", "nm"), [("nm", 1.0), ("um", 1e3)])
+def test_results_go_with_their_image(wse2: tuple[nd.Micrograph, Any], measured: Measured, unit: str, nm: float) -> None:
+    viewer = ViewerModel()
+    image = viewer.add_image(wse2[0].data, name="A", scale=(0.025 / nm, 0.025 / nm), units=unit)
+    add_results(viewer, "A", measured, wse2[0])
+    average = upsert(viewer, (np.zeros((9, 9)), {"name": "a", "translate": (0, 7), "scale": (0.025, 0.025),
+                     "units": ("nm", "nm"), "metadata": {KEY: {"image": "A"}}}, "image"))  # fmt: skip
+    table, mask = table_of(viewer.layers["atoms · A"]), _exclusion.paint(viewer, image)
+    image.translate = (2 / nm, 3 / nm)
+    for layer in (viewer.layers["atoms · A"], viewer.layers["defects · A"], mask):
+        np.testing.assert_allclose(layer.translate, (2, 3))
+    np.testing.assert_allclose(average.translate, (2, 10))
+    pd.testing.assert_frame_equal(table_of(viewer.layers["atoms · A"]), table)
+    np.testing.assert_allclose(Mask(mask).corner_nm, 0)
+    add_results(viewer, "A", measured, wse2[0])
+    np.testing.assert_allclose(viewer.layers["atoms · A"].translate, (2, 3))
+
+
+def test_frames_of_results_are_those_of_the_image(measured: Measured) -> None:
+    viewer, table = ViewerModel(), pd.concat([measured[0].assign(frame=n) for n in (0, 1)], ignore_index=True)
+    image = viewer.add_image(np.zeros((2, 40, 40)), name="A", scale=(2.5, 25, 25), units=("s", "pm", "pm"))
+    image.translate = (10, 0, 0)
+    atoms = upsert(viewer, table_layer(table, "sites", "atoms · A", movie=True, image="A"))
+    assert (atoms.scale[0], atoms.translate[0], str(atoms.units[0])) == (2.5, 10, "second")
+    assert table_of(atoms)["frame"].tolist() == table["frame"].tolist()
+    go_to(viewer, atoms, table.iloc[-1])
+    assert viewer.dims.point[0] == 12.5
+    set_scale_nm(image, 0.03)
+    assert (image.scale.tolist(), str(image.units[0])) == ([2.5, 0.03, 0.03], "second")
+
+
+def test_a_mirrored_image_is_refused_with_the_remedy(viewer: ViewerModel, qtbot: Any) -> None:
+    viewer.layers["wse2"].scale = (-0.025, 0.025)
+    widget = Localize(viewer)
+    qtbot.addWidget(widget)
+    with pytest.raises(ValueError, match=r"mirrored.*flip the pixels"):
+        widget.gather()
+
+
 def test_a_mask_has_the_pixels_of_its_image_whatever_the_lattice_says(viewer: ViewerModel) -> None:
     mask = _exclusion.paint(viewer, viewer.layers["wse2"])
     set_scale_nm(viewer.layers["wse2"], 0.026)
@@ -136,6 +197,55 @@ def test_a_table_from_a_file_is_painted_over_on_the_image(viewer: ViewerModel, m
     assert (mask.name, mask.data.shape) == ("left out · wse2", viewer.layers["wse2"].data.shape)
     with pytest.raises(ValueError, match="no image to paint on"):
         _exclusion.paint(ViewerModel(), atoms)
+
+
+# -- what a panel takes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Average, Classify, Discover, Review])
+def test_what_was_made_from_another_image_is_not_taken(two: ViewerModel, qtbot: Any, kind: Any) -> None:
+    two.layers.remove("atoms · other")
+    widget = kind(two)
+    qtbot.addWidget(widget)
+    widget.pickers["image"].value = two.layers["other"]
+    assert widget.pickers["sites"].value is None
+    with pytest.raises(ValueError, match="of 'other' yet: run Localize"):
+        widget.gather()
+    widget.pickers["sites"].value = two.layers["atoms · wse2"]
+    with pytest.raises(ValueError, match="'atoms · wse2' is of 'wse2', not of 'other'"):
+        widget.gather()
+
+
+def test_a_table_from_a_file_is_taken_for_any_image(two: ViewerModel, measured: Measured, qtbot: Any) -> None:
+    two.layers.remove("atoms · other")
+    stray = upsert(two, table_layer(measured[0], "sites", "atoms"))
+    widget = Average(two)
+    qtbot.addWidget(widget)
+    widget.pickers["image"].value = two.layers["other"]
+    assert widget.pickers["sites"].value is stray
+    widget.gather()
+    widget.pickers["image"].value = two.layers["wse2"]
+    assert widget.pickers["sites"].value is two.layers["atoms · wse2"]
+
+
+def test_results_in_pixels_of_another_size_are_refused(two: ViewerModel, qtbot: Any) -> None:
+    average, strain = Average(two), StrainMap(two)
+    average.pickers["image"].value = two.layers["wse2"]
+    strain.pickers["sites"].value = two.layers["atoms · wse2"]
+    two.layers["wse2"].scale = (0.03, 0.03)
+    for widget in (average, strain):
+        qtbot.addWidget(widget)
+        with pytest.raises(ValueError, match=r"'wse2' has changed since \(0.025 → 0.03 nm\): run Localize again"):
+            widget.gather()
+    two.layers["wse2"].scale = (0.025, 0.025)
+    average.gather()
+
+
+def test_a_photograph_is_not_the_first_to_be_offered(viewer: ViewerModel, qtbot: Any) -> None:
+    viewer.add_image(np.zeros((20, 20, 3)), rgb=True, name="photograph")
+    widget = Localize(viewer)
+    qtbot.addWidget(widget)
+    assert widget.pickers["image"].value is viewer.layers["wse2"]
 
 
 # -- what a panel shows -----------------------------------------------------------------------------------------------
@@ -197,6 +307,7 @@ def test_averages_of_species_that_are_no_more_go(averaged: Average, finish: Fini
     averaged.fill({"average": {"species": None}})
     finish(averaged)
     assert [name for name in names(viewer) if "average" in name] == ["average V_Se · wse2"]
+    assert averaged.status.text().startswith("✓ 1 average, V_Se of ")
 
 
 def test_strain_is_that_of_the_atoms_chosen_as_the_controls_say(two: ViewerModel, finish: Finish) -> None:
@@ -247,7 +358,7 @@ def test_an_analysis_is_of_its_image_whatever_is_chosen_meanwhile(
     widget.pickers["image"].value = other
     counts = pd.DataFrame({"count": [21]})
     widget._stepped("count", Made([], "21 defects", extra=counts))
-    assert about(two.layers["defects · wse2"])["counts"] is counts
+    assert about(two.layers["defects · wse2"])["counts"]["count"].sum() == 21
     assert "counts" not in about(two.layers["defects · other"])
     widget.shown(Made([]), [])
     assert two.layers.selection.active is two.layers["defects · wse2"]
@@ -262,6 +373,50 @@ def test_an_analysis_is_of_its_image_whatever_is_chosen_meanwhile(
     two.layers.remove(image)
     two.layers.remove(other)
     widget._stepped("count", Made([], "21 defects", extra=counts))
+
+
+class Slow(Panel):
+    """Takes a while to make a layer of an image."""
+
+    title = "Slow"
+    inputs: ClassVar = {"image": IMAGE}
+
+    @staticmethod
+    def work(progress: Any, image: Any) -> Made:
+        time.sleep(0.1)
+        return Made([table_layer(nd.tables.empty("atoms"), "atoms", f"atoms · {image.image}", image=image.image)])
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced", "calibrated"])
+def test_an_image_that_is_another_by_the_time_results_come_gets_none(
+    viewer: ViewerModel, wse2: tuple[nd.Micrograph, Any], finish: Finish, change: str
+) -> None:
+    def start() -> None:
+        widget.run()
+        if change == "calibrated":
+            set_scale_nm(viewer.layers["wse2"], 0.03)
+            return
+        viewer.layers.remove("wse2")
+        if change == "replaced":
+            upsert(viewer, image_layer(wse2[0], "wse2"))
+
+    widget = Slow(viewer)
+    finish(widget, start)
+    assert names(viewer) == ["wse2"] * (change != "deleted")
+    assert ("pixel size" if change == "calibrated" else "'wse2' has left the viewer") in widget.status.text()
+
+
+def test_results_are_of_the_image_they_were_made_from_though_another_has_its_name(
+    viewer: ViewerModel, wse2: tuple[nd.Micrograph, Any], finish: Finish
+) -> None:
+    def start() -> None:
+        widget.run()
+        viewer.layers["wse2"].name = "before"
+        upsert(viewer, image_layer(wse2[0], "wse2"))
+
+    widget = Slow(viewer)
+    finish(widget, start)
+    assert names(viewer) == ["before", "wse2", "atoms · before"]
 
 
 class Running:

@@ -15,7 +15,7 @@ from npe2 import PluginManager
 import napari_defects as nd
 from napari_defects.simulation import Motion
 from napari_defects.widgets._layers import about, image_layer
-from napari_defects.widgets._points import table_of
+from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.bonds import Bonds
 
@@ -152,3 +152,18 @@ def test_in_a_window(make_napari_viewer: Callable[..., Any], rotor: nd.Micrograp
     event = type("Event", (), {"position": (place["frame"], place["y_nm"], place["x_nm"]), "button": 1})
     widget._clicked(viewer, event)
     assert widget.defect.value == place["track"]
+
+
+def test_the_crystal_is_that_of_what_was_made_of_the_image(still: nd.Micrograph, qtbot: Any) -> None:
+    viewer = ViewerModel()
+    for name, crystal in (("sheet", "hBN"), ("thick", "WSe2")):
+        upsert(viewer, image_layer(still, name))
+        defects = nd.tables.empty("defects")
+        upsert(viewer, table_layer(defects, "defects", f"defects · {name}", image=name, crystal=crystal))
+    widget = Bonds(viewer)
+    qtbot.addWidget(widget)
+    widget.pickers["image"].value = viewer.layers["thick"]
+    assert "of WSe2" in widget.status.text()
+    widget.pickers["image"].value = viewer.layers["sheet"]
+    assert widget.pickers["crystal"].value == "hBN"
+    assert widget.status.text() == ""

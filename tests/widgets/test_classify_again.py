@@ -12,7 +12,7 @@ from napari.components import ViewerModel
 
 import napari_defects as nd
 from napari_defects.widgets._corrections import by_hand, judged, kept
-from napari_defects.widgets._layers import KEY, about, image_layer
+from napari_defects.widgets._layers import KEY, about, image_layer, set_scale_nm
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._viewer import upsert
 from napari_defects.widgets.analyze import Analyze
@@ -58,6 +58,59 @@ def test_corrections_stay(classify: Classify, finish: Callable[..., Any]) -> Non
     np.testing.assert_array_equal(about(layer)["rejected"][SITE], gone[SITE])
 
 
+def test_points_deleted_and_moved_with_the_tools_of_napari_stay_so(
+    classify: Classify, finish: Callable[..., Any]
+) -> None:
+    layer = classify.viewer.layers["defects · wse2"]
+    before = table_of(layer)
+    layer.selected_data = {0, 1}
+    layer.remove_selected()
+    data = layer.data.copy()
+    data[3] = about(layer)["lattice"].position(9, 8, "W")[0]
+    layer.data = data
+    gone = [*before.index[:2], 5]
+    left = set(before.loc[gone, SITE].itertuples(index=False, name=None))
+    for _ in range(2):
+        finish(classify)
+        after = set(table_of(layer)[SITE].itertuples(index=False, name=None))
+        assert len(after) == len(before) - 2
+        assert not left & after
+        assert (9, 8, "W") in after
+    rejected = about(layer)["rejected"]
+    assert set(rejected[SITE].itertuples(index=False, name=None)) == left
+    layer.add(before.loc[[0], ["y_nm", "x_nm"]].to_numpy())
+    layer.remove([len(layer.data) - 1])
+    assert len(about(layer)["rejected"]) == 3, "each once"
+
+
+def test_corrections_stay_in_a_layer_of_another_name(classify: Classify, finish: Callable[..., Any]) -> None:
+    layer = corrected(classify)
+    layer.name = "my defects"
+    finish(classify)
+    assert "3 set by hand kept" in classify.status.text()
+    assert [one for one in classify.viewer.layers if about(one).get("table") == "defects"] == [layer]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_corrections_stay_with_a_new_scale_and_it_is_said_what_does_not(
+    classify: Classify, finish: Callable[..., Any], shift: int
+) -> None:
+    layer, viewer = corrected(classify), classify.viewer
+    sites = table_of(viewer.layers["atoms · wse2"])
+    lengths = [name for name in sites if name.endswith("_nm")]
+    sites[lengths] *= 1.033
+    old = about(layer)["lattice"]
+    lattice = replace(old, origin_nm=1.033 * (old.origin_nm + shift * old.a1_nm), a1_nm=1.033 * old.a1_nm,
+                      a2_nm=1.033 * old.a2_nm)  # fmt: skip
+    set_scale_nm(viewer.layers["wse2"], 0.025 * 1.033)
+    upsert(viewer, table_layer(sites, "sites", "atoms · wse2", image="wse2", crystal="WSe2", lattice=lattice))
+    finish(classify)
+    assert ("3 set by hand kept" if not shift else "3 set by hand not kept") in classify.status.text()
+    if not shift:
+        row = table_of(layer)[table_of(layer)["method"] == "manual"].iloc[-1]
+        np.testing.assert_allclose(row[["y_nm", "x_nm"]].astype(float), lattice.position(8, 8, "W")[0], atol=1e-4)
+
+
 def test_corrections_of_other_sites_do_not(classify: Classify) -> None:
     layer = corrected(classify)
     lattice = about(layer)["lattice"]
@@ -80,9 +133,14 @@ def test_they_stay_when_everything_is_analysed_again(
     monkeypatch.setattr("napari_defects.pipeline.model_for", lambda crystal: None)
     widget = finish(Analyze(viewer))
     layer = viewer.layers["defects · wse2"]
+    layer.name = "mine"
     layer.features = judged(table_of(layer), 4, "V_W")
     place = table_of(layer).loc[4, SITE].tolist()
+    results: list[nd.Results] = []
+    monkeypatch.setattr(widget, "shown", lambda made, layers: results.append(made.extra))
     finish(widget)
+    assert "V_W" in set(results[0].counts["species"]), "what follows is of the defects as corrected"
+    layer.name = "defects · wse2"
     after = table_of(viewer.layers["defects · wse2"])
     assert after.loc[after["method"] == "manual", SITE].to_numpy().tolist() == [place]
     assert "1 set by hand kept" in widget.lines.text("classify")

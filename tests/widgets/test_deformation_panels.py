@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from napari_defects.simulation import Relaxation
 from napari_defects.widgets._layers import about, image_layer
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._viewer import upsert
-from napari_defects.widgets.average import Average, details
+from napari_defects.widgets.average import Average, average_layer, details
 from napari_defects.widgets.strain import StrainMap
 
 Finish = Callable[..., Any]
@@ -113,13 +114,13 @@ def test_eshelby_profiles_theory_and_export(averaged: Any, finish: Finish, tmp_p
     assert "oscillation: p = " in words
     assert "wavelength" in words, "it was planted"
     finish(widget, lambda: panel.open_theory(theory_file(tmp_path)))
-    assert panel.theory is not None
+    assert "theory POSCAR" in panel.plot.legend.text()
     radial = panel.radial()
     both = radial["experiment"].merge(radial["theory"].round({"r_nm": 3}).assign(r_nm=lambda t: t["r_nm"]), how="cross")
     near = both[np.abs(both["r_nm_x"] - both["r_nm_y"]) < 2e-3]
     assert np.abs(near["radial_pm_x"] - near["radial_pm_y"]).max() < 1.5
-    with pytest.raises(ValueError, match="Draw a line"):
-        panel.ends_nm()
+    panel.along.value = "along the line"
+    assert "click Draw a line" in panel.plot.legend.text()
     widget.component.value = "ε xx"
     panel.add_line()
     measured, models = panel.profiles()
@@ -138,6 +139,70 @@ def test_eshelby_profiles_theory_and_export(averaged: Any, finish: Finish, tmp_p
         assert (tmp_path / f"profile.{suffix}").stat().st_size > 1000
     widget.map_button.export(85, tmp_path / "map.svg")
     assert "<text" in (tmp_path / "map.svg").read_text()
+
+
+def test_a_second_average_has_its_own_line_theory_and_colour_bar(averaged: Any, finish: Finish, tmp_path: Path) -> None:
+    viewer, average = averaged
+    first = average._chosen
+    known = {key: about(first)[key] for key in ("image", "crystal")}
+    other = replace(about(first)["average"], species="V2_Se")
+    second = upsert(viewer, average_layer(other, (0.0, 20.0), known))
+    widget = StrainMap(viewer)
+    widget.pickers["sites"].value = first
+    finish(widget)
+    panel = widget.profiles
+    finish(widget, lambda: panel.open_theory(theory_file(tmp_path)))
+    panel.add_line()
+    widget.pickers["sites"].value = second
+    finish(widget)
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], about(second)["place_nm"], atol=0.1)
+    assert panel.theory is None
+    assert "There is no line on average V2_Se" in panel.plot.legend.text()
+    panel.add_line()
+    assert "theory" not in panel.plot.legend.text()
+    assert np.isfinite(panel.profiles()[0].value).all()
+    line = viewer.layers["line profile · average V2_Se · wse2"]
+    line.data = [line.data[0] + 30.0]
+    assert "lies along the line" in panel.plot.legend.text()
+    bars = {layer.name: layer.colorbar.visible for layer in viewer.layers if layer.name.startswith("strain · average")}
+    assert bars == {"strain · average V_Se · wse2": False, "strain · average V2_Se · wse2": True}
+    widget.pickers["sites"].value = first
+    assert "theory POSCAR" in panel.plot.legend.text()
+    assert viewer.layers["strain · average V_Se · wse2"].colorbar.visible
+    widget.fill({"strain": {"neighbors": 12}})
+    finish(widget)
+    qtbot_wait(widget)
+    assert panel.theory.neighbors == 12
+
+
+def qtbot_wait(widget: Any) -> None:
+    from qtpy.QtTest import QTest
+
+    while widget.job.running:
+        QTest.qWait(20)
+    QTest.qWait(20)
+
+
+def test_what_was_made_of_an_average_goes_when_it_is_made_again(averaged: Any, finish: Finish) -> None:
+    viewer, average = averaged
+    widget = StrainMap(viewer)
+    widget.pickers["sites"].value = average._chosen
+    finish(widget)
+    made = {"strain · average V_Se · wse2", "displacement · average V_Se · wse2"}
+    assert made <= {layer.name for layer in viewer.layers}
+    widget.magnify.value = 30
+    widget.component.value = "ε xx"
+    assert made <= {layer.name for layer in viewer.layers}
+    average.fill({"average": {"radius_nm": 0.7}})
+    finish(average)
+    assert not made & {layer.name for layer in viewer.layers}
+    assert widget.profiles.isHidden()
+    assert widget.status.text() == ""
+
+
+def test_every_keyword_of_the_fit_has_words(averaged: Any) -> None:
+    widget = StrainMap(averaged[0])
+    assert "rigid offset" in widget.fields["fit_eshelby", "background"].tooltip
 
 
 def test_a_wrong_theory_file_is_one_sentence(averaged: Any, finish: Finish, tmp_path: Path) -> None:

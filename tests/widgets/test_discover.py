@@ -72,6 +72,7 @@ def test_named_groups_become_labels(discovered: Discover, notifications: list[An
     discovered.gallery.fields[0].setText("Ti_W")
     layer = discovered.add_to_training()
     assert layer.name == "labels · doped"
+    assert discovered.status.text().startswith("✓"), "the name was mended"
     assert set(layer.features["species"]) == {"Ti_W"}
     assert set(layer.features["method"]) == {"manual"}
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from napari_defects.widgets._forms import Form, declared, default_of, numpydoc, split_unit, value_of
+from napari_defects.docstrings import declared, default_of, numpydoc
+from napari_defects.widgets._forms import Form, split_unit, value_of
 from napari_defects.widgets._steps import Panel
 from napari_defects.widgets.analyze import Analyze
 from napari_defects.widgets.average import Average

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from napari.components import ViewerModel
 from napari.layers import Image
+from skimage.color import rgb2lab
 
 import napari_defects as nd
+from napari_defects.crystals import species_color
 from napari_defects.widgets._layers import (
     contrast,
     image_layer,
@@ -15,6 +20,7 @@ from napari_defects.widgets._layers import (
     scale_nm,
     set_scale_nm,
 )
+from napari_defects.widgets._points import species_symbol
 from napari_defects.widgets._viewer import upsert
 
 
@@ -93,3 +99,34 @@ def test_a_second_layer_of_the_same_name_takes_the_place_of_the_first() -> None:
     assert [layer.name for layer in viewer.layers] == ["a", "b"]
     assert (second.visible, second.data.shape, second.scale[0]) == (False, (50, 60), 0.03)
     assert second.metadata["napari_defects"]["crystal"] == "WSe2"
+
+
+SEEN = {
+    "all": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+    "no red": [0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216, -0.003882, -0.048116, 1.051998],
+    "no green": [0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413, -0.011820, 0.042940, 0.968881],
+    "no blue": [1.255528, -0.076749, -0.178779, -0.078411, 0.930809, 0.147602, 0.004733, 0.691367, 0.303900],
+}
+"""What the colour-blind see of linear RGB: Machado et al., IEEE TVCG 15, 1291 (2009)."""
+
+
+@pytest.mark.parametrize("eye", SEEN)
+@pytest.mark.parametrize("host", [("W", "Se", "Mo"), ("Mo", "S", "W")])
+def test_species_of_one_image_can_be_told_apart(host: tuple[str, str, str], eye: str) -> None:
+    metal, own, other = host
+    on_own = [f"{x}{n}_{own}" for x in ("V", "S", "Se", "Te", "O") if x != own for n in ("", "2")] + [f"{metal}_{own}"]
+    on_metal = [f"{x}{n}_{metal}" for x in ("S", "Se", "Te") for n in ("", "2")]
+    on_metal += [f"{x}_{metal}" for x in ("V", other, "Ti", "Nb", "Re", "Cr")]
+    odd = [f"{way}_{site}" for way in ("darker", "brighter") for site in (metal, own)]
+    species = [*on_own, *on_metal, *odd, f"V_{own}+V_{metal}", f"V2_{own}+V_{metal}", f"Te_{own}+V_{metal}"]
+    places: dict[str, np.ndarray] = {}
+    for name in species:
+        rgb = np.array(to_rgb(species_color(name)))
+        linear = np.clip(
+            np.reshape(SEEN[eye], (3, 3)) @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1
+        )
+        places[name] = rgb2lab(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
+    for one, two in combinations(species, 2):
+        if species_symbol(one) == species_symbol(two):
+            assert np.linalg.norm(places[one] - places[two]) > 11, (one, two)
+    assert len({species_color(name) for name in species}) == len(species), "figures have circles alone"

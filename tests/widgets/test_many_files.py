@@ -73,6 +73,16 @@ def test_batch_lists_filters_and_opens(finish: Finish, images: Path, tmp_path: P
     assert "no dataset" in again.status.text()
 
 
+def test_an_unguarded_script_is_not_run_again_by_every_process(
+    finish: Finish, images: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "mine.py").write_text("import napari\nnapari.Viewer()\nnapari.run()\n")
+    monkeypatch.setattr("__main__.__file__", str(tmp_path / "mine.py"))
+    widget = finish(ready(Batch(ViewerModel()), images, tmp_path))
+    assert "mine.py" in widget.status.text()
+    assert 'if __name__ == "__main__":' in widget.status.text()
+
+
 def test_folders_are_asked_for(finish: Finish, tmp_path: Path, notifications: list[Any]) -> None:
     widget = finish(Batch(ViewerModel()))
     assert "folder of the images" in widget.status.text()

@@ -112,6 +112,14 @@ def test_an_added_atom_finds_its_site(sites: pd.DataFrame) -> None:
     assert np.isnan(row["amplitude"])
 
 
+def test_what_was_measured_on_one_point_is_not_of_its_copy(defects: pd.DataFrame) -> None:
+    layer = shown(defects.assign(relative_height=0.8, by_intensity="V_Se", cluster=3), "defects")
+    layer.add([[1.0, 2.0]])
+    row = table_of(layer).iloc[-1]
+    assert np.isnan(row["relative_height"])
+    assert (row["by_intensity"], row["cluster"]) == ("", -1)
+
+
 def test_deleted_points_leave_the_table(defects: pd.DataFrame) -> None:
     layer = shown(defects, "defects")
     layer.remove([0, 3])

@@ -17,6 +17,7 @@ from napari_defects.widgets._layers import KEY, about, image_layer
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._tables_out import export
 from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets.analyze import Analyze
 from napari_defects.widgets.count import Count
 
 COUNTS = {"Te_Se": 10, "V_Se": 8, "V2_Se": 3}
@@ -64,6 +65,45 @@ def test_counts_go_out_as_they_were_counted(
     counts = written(classified, tmp_path)["counts"]
     assert counts["count"].sum() == 19
     np.testing.assert_allclose(counts["density_per_cm2"], counts["count"] / 50 * 1e14)
+
+
+def test_counts_go_out_with_the_mask_they_were_counted_with_whatever_it_is_called(
+    classified: ViewerModel, finish: Callable[..., Any], qtbot: Any, tmp_path: Path
+) -> None:
+    widget = finish(Count(classified))
+    widget.paint()
+    other = classified.layers["left out · wse2"]
+    mask = classified.add_labels(np.zeros((240, 240), int), name="Labels", scale=(0.025, 0.025), units="nm")
+    widget.pickers["left_out"].value = mask
+    mask.data_setitem(tuple(np.indices((240, 240))[:, :120].reshape(2, -1)), 1)
+    qtbot.waitUntil(lambda: "left out" in widget.status.text() and ", 0 left" not in widget.status.text())
+    n = sum(counted(widget).values())
+    assert 0 < n < 21
+    mask.name = "holes"
+    classified.layers["atoms · wse2"].name = "columns"
+    assert widget.counts()["count"].sum() == n
+    classified.layers.move(classified.layers.index(other), 0)
+    paths = {path.stem: path for path in export(classified, "wse2", tmp_path)}
+    assert nd.read_table(paths["counts"])["count"].sum() == n
+    np.testing.assert_array_equal(nd.read_micrograph(paths["left_out"]).data, mask.data)
+
+
+def test_nothing_is_no_export(viewer: ViewerModel, qtbot: Any, tmp_path: Path) -> None:
+    widget = Analyze(viewer)
+    qtbot.addWidget(widget)
+    widget.export_button.export(tmp_path / "out")
+    assert "no tables of 'wse2' yet" in widget.status.text()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_comes_with_the_remedy(classified: ViewerModel, qtbot: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    widget = Analyze(classified)
+    qtbot.addWidget(widget)
+    for write in (widget.export_button.export, widget.save_recipe):
+        widget.say("")
+        write(str(tmp_path / "file" / "out"))
+        assert "choose another place" in widget.status.text()
 
 
 def test_the_list_follows_the_defects(classified: ViewerModel, finish: Callable[..., Any], qtbot: Any) -> None:

@@ -143,6 +143,88 @@ def test_review_is_under_the_keys_wherever_the_mouse_is(
     assert has_color(seen(window, qtbot), species_color("V_Se")) > 100
 
 
+@pytest.fixture
+def reviewed(window: Any, qtbot: Any, wse2: tuple[nd.Micrograph, Any]) -> tuple[Any, Any]:
+    """A review that has begun, and its layer."""
+    from napari_defects.widgets._points import table_layer
+
+    defects = wse2[0].metadata["defects"].assign(probability=np.linspace(0.5, 0.9, 21), method="maps")
+    layer = upsert(window, table_layer(defects, "defects", "defects · wse2", image="wse2", crystal="WSe2"))
+    upsert(window, table_layer(wse2[1], "sites", "atoms · wse2", image="wse2", crystal="WSe2"))
+    review = open_widget(window, "Review")
+    review.run()
+    front(window, qtbot)
+    return review, layer
+
+
+def front(viewer: Any, qtbot: Any) -> Any:
+    """Work in a window, with the mouse on its canvas."""
+    canvas = viewer.window._qt_viewer.canvas.native
+    viewer.window._qt_window.activateWindow()
+    canvas.setFocus()
+    qtbot.waitUntil(canvas.hasFocus, timeout=5000)
+    return canvas
+
+
+def test_the_keys_act_in_the_window_one_is_in(
+    reviewed: Any, make_napari_viewer: Callable[..., Any], wse2: tuple[nd.Micrograph, Any], qtbot: Any
+) -> None:
+    from qtpy.QtCore import Qt
+
+    from napari_defects.widgets._points import table_layer
+
+    review, layer = reviewed
+    other = make_napari_viewer(show=True)
+    upsert(other, image_layer(wse2[0], "other"))
+    defects = wse2[0].metadata["defects"].assign(probability=0.5, method="maps")
+    theirs = upsert(other, table_layer(defects, "defects", "defects · other", image="other", crystal="WSe2"))
+    qtbot.keyClick(front(other, qtbot), Qt.Key.Key_X)
+    assert (len(layer.data), len(theirs.data)) == (21, 21)
+    upsert(other, table_layer(wse2[1], "sites", "atoms · other", image="other", crystal="WSe2"))
+    second = open_widget(other, "Review")
+    second.run()
+    qtbot.waitUntil(second.isVisible)
+    qtbot.keyClick(front(other, qtbot), Qt.Key.Key_X)
+    assert (len(layer.data), len(theirs.data)) == (21, 20)
+    qtbot.keyClick(front(review.viewer, qtbot), Qt.Key.Key_X)
+    assert (len(layer.data), len(theirs.data)) == (20, 20)
+
+
+def test_a_stroke_is_taken_back_before_a_verdict(reviewed: Any, qtbot: Any) -> None:
+    from qtpy.QtCore import Qt
+
+    from napari_defects.widgets._exclusion import paint
+
+    review, layer = reviewed
+    viewer = review.viewer
+    review.reject()
+    mask = paint(viewer, viewer.layers["wse2"])
+    mask.paint([100, 100], 1)
+    canvas = front(viewer, qtbot)
+    qtbot.keyClick(canvas, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert (int(mask.data.sum()), len(layer.data)) == (0, 20)
+    viewer.layers.selection.active = layer
+    qtbot.keyClick(canvas, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert len(layer.data) == 21
+
+
+def test_arrows_move_the_slider_they_are_on(reviewed: Any, qtbot: Any) -> None:
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QSlider
+
+    review, _ = reviewed
+    slider = next(one for one in review.window().findChildren(QSlider) if one.isVisible() and one.isEnabled())
+    front(review.viewer, qtbot)
+    before = review.current
+    slider.setFocus()
+    qtbot.waitUntil(slider.hasFocus, timeout=5000)
+    qtbot.keyClick(slider, Qt.Key.Key_Right)
+    qtbot.keyClick(slider, Qt.Key.Key_Left)
+    assert review.current == before
+    qtbot.keyClick(front(review.viewer, qtbot), Qt.Key.Key_Right)
+    assert review.current != before
+
+
 def test_a_movie_and_its_points_share_the_frames(make_napari_viewer: Callable[..., Any], qtbot: Any) -> None:
     from napari_defects.widgets._samples import graphene_si_movie
 

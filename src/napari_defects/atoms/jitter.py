@@ -200,7 +200,7 @@ def _beside(columns: Columns, shape: tuple[int, ...]) -> tuple[sparse.csr_array,
     off_x = middle @ columns.yx[:, 1]
     if len(own) < _FEWEST:
         return 0 * middle, 0 * off_x
-    usual = 1.4826 * float(np.median(np.abs(off_x[own])))
+    usual = 1.4826 * float(np.median(np.abs(off_x[own])))  # about 0
     fits = (np.abs(off_x) < 4 * usual) / usual
     return sparse.diags_array(fits) @ middle, fits * off_x
 

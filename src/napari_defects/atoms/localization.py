@@ -18,6 +18,7 @@ from napari_defects.atoms import detection
 from napari_defects.atoms.blocks import Block, blocks
 from napari_defects.atoms.jitter import estimate_jitter, straighten
 from napari_defects.atoms.tremor import tremor_error
+from napari_defects.checks import check_choice, check_range
 from napari_defects.gaussian import (
     Columns,
     Profile,
@@ -28,7 +29,7 @@ from napari_defects.gaussian import (
     measure_ellipse,
     measure_profile,
 )
-from napari_defects.micrograph import Maps, Micrograph, Progress
+from napari_defects.micrograph import Maps, Micrograph, Progress, check_micrograph
 from napari_defects.noise import Noise, column_scale_px, from_pixels
 from napari_defects.tables import Atoms
 
@@ -96,14 +97,13 @@ def locate(
     ValueError
         If the pixel size is not known, an argument is out of range, the maps do not fit, or the device is not there.
     """
+    check_micrograph(micrograph)
     pixel = np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     for name, value in (("column_sigma_nm", column_sigma_nm), ("min_separation_nm", min_separation_nm)):
-        if value is not None and not pixel.min() / 4 <= value <= micrograph.extent_nm.max() / 4:
-            raise ValueError(f"`{name}` must be a length in nm on the scale of a column, got {value}; leave it None.")
-    if shape not in get_args(Shape):
-        raise ValueError(f"`shape` must be one of {', '.join(get_args(Shape))}, got {shape!r}.")
-    if not 0 < threshold < 100:
-        raise ValueError(f"`threshold` must be some sigma of the noise, got {threshold}; 3.5 suits most images.")
+        if value is not None:
+            check_range(name, value, pixel.min() / 4, float(micrograph.extent_nm.max()) / 4, hint="leave it None")
+    check_choice("shape", shape, get_args(Shape))
+    check_range("threshold", threshold, 0, 100, above=True, hint="in sigma of the noise; 3.5 suits most images")
     if maps is not None and tuple(maps.data.shape[-2:]) != micrograph.shape_yx:
         raise ValueError(
             f"`maps` are {maps.data.shape[-2]} x {maps.data.shape[-1]} px but the image is "

@@ -9,15 +9,17 @@ precise that is (measurement.py). What neighbouring defects add is taken off (ov
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..checks import check_range
+from ..crystals import species_names
 from ..lattice import Lattice
-from ..micrograph import Micrograph, Progress
-from ..tables import Defects, Sites, check, empty
+from ..micrograph import PIXEL_SIZE_RANGE_NM, Micrograph, Progress, check_micrograph
+from ..tables import Defects, Sites, check, check_sites, empty
 from .classes import ClassAverage
 from .clusters import clusters_on
 from .gathering import PRISTINE, gather
@@ -27,7 +29,8 @@ from .overlaps import Field, Sources
 from .stacks import Frames
 from .surroundings import Surroundings
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
+_OF_SITES = ("frame", "i", "j", "sublattice", "y_nm", "x_nm", "y_ideal_nm", "x_ideal_nm")
 _SEPARATIONS = 3
 """Most rounds in which fields of neighbours are taken apart; each leaves less than a fifth of the one before."""
 _SETTLED_NM = 1e-5
@@ -41,7 +44,7 @@ def average(
     radius_nm: float = 1.0,
     sites: Sites | Sequence[Sites] | None = None,
     lattice: Lattice | Sequence[Lattice] | None = None,
-    species: Sequence[str] | None = None,
+    species: str | Sequence[str] | None = None,
     symmetrize: bool = False,
     rotation: bool = False,
     isolation_nm: float = 0.45,
@@ -70,9 +73,9 @@ def average(
         SITES tables; where `lattice` is not given the lattice is that of their ideal positions.
     lattice : Lattice or sequence of Lattice, optional
         Lattices of the micrographs. With neither, members are taken as they lie in the image.
-    species : sequence of str, optional
-        What to average; None for every species found. ``"pristine:W"`` averages W columns far from
-        any defect and needs `sites`.
+    species : str or sequence of str, optional
+        What to average, as ``"V_Se, Te_Se"``; None for every species found. ``"pristine:W"`` averages W columns far
+        from any defect and needs `sites`.
     symmetrize : bool
         Average the six equivalent copies (C3v) of every member: a gain of up to sqrt(6) in precision,
         if the field sought has that symmetry.
@@ -88,7 +91,8 @@ def average(
     min_correlation : float, optional
         With the template; None takes out outliers only.
     max_members : int, optional
-        Most members of a class, evenly from all images; the others still count as neighbours. None for all.
+        Most members of a class that are registered, evenly from all images and of those that are not ruled out by
+        where they lie; the others still count as neighbours. None for all.
     clusters_nm : float
         Pairs and triples of defects that are not farther apart than this are classes of their own, see
         `find_clusters`, beside the single ones.
@@ -112,22 +116,26 @@ def average(
     Raises
     ------
     ValueError
-        If the numbers of micrographs and tables differ, or pixel sizes are not known.
+        If the numbers of micrographs and tables differ, pixel sizes are not known, an argument is out of range, or a
+        species is neither found nor possible.
     """
-    if not radius_nm >= 0.25:
-        raise ValueError(f"`radius_nm` must be at least 0.25 nm, a column and its neighbours, got {radius_nm}.")
-    if max_members is not None and not max_members >= 1:
-        raise ValueError(f"`max_members` must be at least 1, or None for all, got {max_members}.")
-    images = [micrographs] if isinstance(micrographs, Micrograph) else list(micrographs)
-    tables = [check(t, "defects") for t in _as_list(defects, len(images), "defects")]
-    site_tables = _as_list(sites, len(images), "sites") if sites is not None else [None] * len(images)
-    lattices = _as_list(lattice, len(images), "lattice") if lattice is not None else [None] * len(images)
-    grounds = [Ground.of(*pair) for pair in zip(lattices, site_tables, strict=True)]
-    if len(crystals := {ground.crystal.name for ground in grounds if ground}) > 1:
-        raise ValueError(f"`micrographs` must be of one crystal to be averaged, got {', '.join(sorted(crystals))}.")
+    images, tables, grounds = _inputs(micrographs, defects, sites, lattice)
+    largest = max(float(image.extent_nm.max()) for image in images) / 2
+    check_range("radius_nm", radius_nm, 0.25, max(largest, 0.25), hint="a column and its neighbours, within the image")
+    check_range("isolation_nm", isolation_nm, 0)
+    check_range("min_coverage", min_coverage, 0, 1)
+    check_range("clusters_nm", clusters_nm, 0)
+    check_range("rounds", rounds, 1, whole=True)
+    check_range("seed", seed, 0, whole=True)
+    for name, value, low, high in (("max_strain", max_strain, 0, np.inf), ("min_correlation", min_correlation, -1, 1),
+                                   ("pixel_size_nm", pixel_size_nm, *PIXEL_SIZE_RANGE_NM)):  # fmt: skip
+        if value is not None:
+            check_range(name, value, low, high, hint="or None")
+    if max_members is not None:
+        check_range("max_members", max_members, 1, whole=True, hint="or None for all")
     pixel = pixel_size_nm or min(float(image.pixel_size_yx_nm.min()) for image in images)
     clusters = _clusters(tables, grounds, clusters_nm)
-    names = list(species) if species is not None else sorted({s for t in [*tables, *clusters] for s in t["species"]})
+    names = _names(species, [*tables, *clusters], grounds)
     frames = Frames(images)
     stacks = [
         gather(name, frames, tables, grounds, pixel, radius_nm, isolation_nm, clusters, max_members) for name in names
@@ -148,7 +156,7 @@ def average(
         if stack.accepted.any():
             measured.append(Measurement(stack, symmetrize, seed))
         else:
-            _log.warning(
+            log.warning(
                 "no %s was averaged: %s.", stack.species, ", ".join(sorted(set(stack.reasons))) or "there is none"
             )
     sources = _separate(measured, grounds, overlap)
@@ -156,6 +164,37 @@ def average(
     if progress is not None and done < total:
         progress(total, total)
     return result
+
+
+def _inputs(
+    micrographs: Micrograph | Sequence[Micrograph], defects: Any, sites: Any, lattice: Any
+) -> tuple[list[Micrograph], list[pd.DataFrame], list[Ground | None]]:
+    """Images, checked DEFECTS and ground of each."""
+    images = _as_list(micrographs)
+    for image in images:
+        check_micrograph(image, "micrographs")
+    tables = [check(t, "defects") for t in _as_list(defects)]
+    seen = [None] * len(images) if sites is None else [check_sites(t, _OF_SITES) for t in _as_list(sites)]
+    lattices = [None] * len(images) if lattice is None else _as_list(lattice)
+    for name, values in (("defects", tables), ("sites", seen), ("lattice", lattices)):
+        if len(values) != len(images):
+            raise ValueError(f"`{name}` must be one per micrograph: {len(images)}, got {len(values)}.")
+    grounds = [Ground.of(*pair) for pair in zip(lattices, seen, strict=True)]
+    if len(crystals := {ground.crystal.name for ground in grounds if ground}) > 1:
+        raise ValueError(f"`micrographs` must be of one crystal to be averaged, got {', '.join(sorted(crystals))}.")
+    return images, tables, grounds
+
+
+def _names(species: str | Sequence[str] | None, tables: list[pd.DataFrame], grounds: list[Ground | None]) -> list[str]:
+    """Return what to average; ValueError for what is neither found nor possible."""
+    found = sorted({s for t in tables for s in t["species"]})
+    if species is None:
+        return found
+    if PRISTINE in str(species) and None in grounds:
+        raise ValueError("`sites` must be given to average pristine columns; run assign_sites() first.")
+    crystal = next((ground.crystal for ground in grounds if ground), None)
+    hosts = [PRISTINE + s.name for s in crystal.sublattices] if crystal else []
+    return list(species_names(species, crystal if crystal and crystal.name else None, [*found, *hosts]))
 
 
 def _clusters(tables: list[pd.DataFrame], grounds: list[Ground | None], reach_nm: float) -> list[pd.DataFrame]:
@@ -211,9 +250,7 @@ def _class_average(m: Measurement, sources: list[Sources]) -> ClassAverage:
     )
 
 
-def _as_list(value: Any, n: int, name: str) -> list[Any]:
-    """One table or lattice, or a sequence of them, as a list of `n`."""
-    values = [value] if isinstance(value, pd.DataFrame | Lattice) else list(value)
-    if len(values) != n:
-        raise ValueError(f"`{name}` must be one per micrograph: {n}, got {len(values)}.")
-    return values
+def _as_list(value: Any) -> list[Any]:
+    """One thing, or a sequence of them, as a list."""
+    one = isinstance(value, pd.DataFrame | np.ndarray) or not isinstance(value, Iterable)
+    return [value] if one else list(value)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..checks import check_range
 from ..crystals import Crystal
 from ..deformation import displacements, strain
 from ..tables import Strain, check, empty
@@ -144,8 +145,7 @@ class ClassAverage:
         DataFrame
             sublattice, n (by the measured precision), n_err, n_bound (by what the counts allow).
         """
-        if not precision_pm > 0:
-            raise ValueError(f"`precision_pm` must be positive, got {precision_pm}.")
+        check_range("precision_pm", precision_pm, 0, above=True)
         whole = self.precision[self.precision["n"] == self.n]
         n = self.n * (whole["precision_pm"] / precision_pm) ** 2
         return pd.DataFrame(

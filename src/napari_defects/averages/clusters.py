@@ -21,9 +21,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from ..checks import check_range
 from ..crystals import Crystal
 from ..lattice import Lattice
-from ..tables import check
+from ..tables import check, check_sites
 from .members import Ground, layout, sign, site_at, symmetry
 
 Array = npt.NDArray[np.float64]
@@ -73,9 +74,8 @@ def find_clusters(
     ValueError
         If neither `sites` nor `lattice` says what the crystal is, or `reach_nm` is not positive.
     """
-    if not reach_nm > 0:
-        raise ValueError(f"`reach_nm` must be positive, got {reach_nm}.")
-    ground = Ground.of(lattice, sites)
+    check_range("reach_nm", reach_nm, 0, above=True)
+    ground = Ground.of(lattice, None if sites is None else check_sites(sites))
     if ground is None:
         raise ValueError("`sites` or `lattice` must be given to tell clusters apart; run assign_sites() first.")
     return clusters_on(ground.crystal, check(defects, "defects"), reach_nm)

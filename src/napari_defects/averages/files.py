@@ -18,7 +18,7 @@ from ..saving import file_name, writing
 from ..tables import empty
 from .classes import ClassAverage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def write_averages(averages: Mapping[str, ClassAverage], folder: str | os.PathLike[str]) -> None:
@@ -74,5 +74,5 @@ def strain_of(average: ClassAverage) -> pd.DataFrame:
     try:
         return average.strain()
     except ValueError as error:
-        logger.info("no strain in the average of %s: %s", average.species, error)
+        log.info("no strain in the average of %s: %s", average.species, error)
         return average.sites.reindex(columns=empty("strain").columns)

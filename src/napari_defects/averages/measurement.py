@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from ..tables import Sites, empty
+from ..tables import EXTRAS, Sites, empty
 from .coordinates import Ruler
 from .members import symmetry
 from .overlaps import Field, Sources
@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float64]
 
 PARTS = 64
 """Most disjoint parts of the members."""
-PRECISION = ["n", "sublattice", "precision_pm", "precision_err_pm", "bound_pm"]
+PRECISION = [column.name for column in EXTRAS["precision"]]
 _SHUFFLES = 16
 
 

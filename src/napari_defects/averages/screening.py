@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
+from scipy.stats import median_abs_deviation
 
 from .members import Ground
 
@@ -80,7 +81,7 @@ def strain_of(gradient: Array, err: Array, usual: npt.NDArray[np.bool_]) -> tupl
     outlier = np.zeros(len(e), bool)
     if known.any():
         e = e - np.median(e[known], axis=0)
-        spread = 1.4826 * np.median(np.abs(e[known]), axis=0)
+        spread = median_abs_deviation(e[known], axis=0, scale="normal")
         outlier = (np.abs(e) > np.maximum(_OUTLIER * spread, _SURE * de)).any(1) & (known.sum() >= 5)
     principal = np.abs((e[:, 0] + e[:, 1]) / 2) + np.hypot((e[:, 0] - e[:, 1]) / 2, e[:, 2])
     return principal, np.sqrt((de**2).mean(1)), outlier

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import median_abs_deviation
 
 from ..crystals import Crystal
 from ..micrograph import Micrograph
@@ -173,8 +174,8 @@ class Stack:
         for number in np.unique(self.table["micrograph"]):
             rows = (self.table["micrograph"] == number).to_numpy()
             if correlation is None and (good & rows).sum() >= 5:
-                middle = np.median(value[good & rows])
-                low[rows] = middle - _OUTLIER * max(1.4826 * np.median(np.abs(value[good & rows] - middle)), 0.002)
+                own = value[good & rows]
+                low[rows] = np.median(own) - _OUTLIER * max(median_abs_deviation(own, scale="normal"), 0.002)
         tests = {
             "near the border or other defects": ~(seen >= coverage),
             "shifted too far": ~(shift < limit),

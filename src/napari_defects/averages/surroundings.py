@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
+from scipy.stats import median_abs_deviation
 
 from ..lattice.distortion import Distortion, fit_distortion, robust_fit
 from .members import Ground
@@ -122,7 +123,7 @@ class Surroundings:
             left = np.einsum("nab,nb->na", inverse, rest[column])
             if not len(left):
                 continue
-            keep = np.abs(left).max(1) < _CLIP * 1.4826 * np.median(np.abs(left))
+            keep = np.abs(left).max(1) < _CLIP * median_abs_deviation(left, axis=None, scale="normal")
             shape = offset / (offset**2).sum(1, keepdims=True)
             above += float((shape * (left + own(offset)))[keep].sum())
             below += float((shape**2)[keep].sum())

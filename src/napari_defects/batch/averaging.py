@@ -21,7 +21,7 @@ from ..recipes import Recipe
 from ..tables import Defects, Sites
 from .datasets import Dataset, partition
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_MEMBERS = 1000
 """Of a species; the error of a column falls to some hundredths of a picometre with so many."""
@@ -133,7 +133,7 @@ def _opened(dataset: Dataset, image: str) -> Micrograph | None:
     row = dataset.summary[dataset.summary["folder"].map(lambda folder: Path(str(folder)).name) == image].iloc[0]
     path, recipe = Path(str(row["path"])), Recipe.read(dataset.folder / image / "recipe.toml")
     if not path.is_file():
-        logger.warning("%s is gone: its defects are in no average.", path)
+        log.warning("%s is gone: its defects are in no average.", path)
         return None
     about = recipe.keywords("input")
 

@@ -15,6 +15,7 @@ import pandas as pd
 from .. import tables
 from ..averages import ClassAverage
 from ..averages.files import read_averages
+from ..checks import check_choice
 from ..io import read_table, write_table
 from ..statistics import pool
 from ..tables import Counts
@@ -63,8 +64,7 @@ class Dataset:
         species : str, optional
             Only its rows.
         """
-        if name not in TABLES:
-            raise ValueError(f"`name` must be one of {', '.join(TABLES)}, got {name!r}.")
+        check_choice("name", name, TABLES)
         place = self.folder / "tables" / name
         if not place.is_dir():
             return tables.empty(name).assign(image="")

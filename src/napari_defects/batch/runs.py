@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -12,15 +13,17 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_range
 from ..formats import READERS
 from ..io import write_table
 from ..micrograph import Progress
 from ..recipes import Recipe
+from ..saving import one_sentence
 from .averaging import average_dataset
 from .datasets import Dataset, drop_partitions
 from .work import SUMMARY, analyze_one, folders_for, images_in, row_of
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Job = tuple[str, str, str]
 
@@ -81,23 +84,28 @@ def run_batch(
     Raises
     ------
     ValueError
-        If there is no image.
+        If there is no image, or `workers` is negative or beside a `scheduler`.
     OSError
-        If `out` cannot be written to, or there is no scheduler at that address.
+        If there is no such file or folder, `out` cannot be written to, or there is no scheduler at that address.
     """
+    if workers is not None:
+        check_range("workers", workers, 0, whole=True)
+        if scheduler is not None:
+            raise ValueError("`workers` are those that the scheduler has; leave out `workers` or `scheduler`.")
     recipe = Recipe.make(recipe)
     files = images_in(paths)
     if not files:
         raise ValueError(f"there is no image to analyse; known suffixes are {', '.join(READERS)}.")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    with one_sentence(out):
+        out.mkdir(parents=True, exist_ok=True)
     folders = folders_for(files, out)
     jobs = [(str(file.resolve()), str(folder.resolve()), recipe.to_toml()) for file, folder in folders.items()]
     rows: list[dict[str, Any]] = []
     for row in map(analyze_one, *zip(*jobs, strict=True)) if workers == 0 else _distributed(jobs, workers, scheduler):
         rows.append(row)
         if row["status"] == "failed":
-            logger.warning("%s: %s", row["file"], row["error"])
+            log.warning("%s: %s", row["file"], row["error"])
         if on_file is not None:
             on_file(row)
         if progress is not None:
@@ -121,7 +129,7 @@ def finish(
             done = len(rows)
             average_dataset(dataset, progress=None if progress is None else lambda *_: progress(done, done))
         except ValueError as error:
-            logger.warning("no averages over all images: %s", error)
+            log.warning("no averages over all images: %s", error)
     if report:
         from .report import write_report
 
@@ -145,6 +153,16 @@ def _distributed(jobs: list[Job], workers: int | None, scheduler: str | None) ->
                 yield row_of(file, folder, "failed", error=f"its process ended: {error}")
 
 
+def _refuse_unguarded_script() -> None:
+    """Start no processes from a script that each of them would run from its top, windows and all."""
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    if script.is_file() and "__main__" not in script.read_text(encoding="utf-8", errors="ignore"):
+        raise ValueError(
+            f"every process would run {script.name} again: put what it does under "
+            'if __name__ == "__main__": there, start napari itself, or use 0 processes.'
+        )
+
+
 @contextmanager
 def _client(n_jobs: int, workers: int | None, scheduler: str | None) -> Iterator[Any]:
     import dask
@@ -156,6 +174,7 @@ def _client(n_jobs: int, workers: int | None, scheduler: str | None) -> Iterator
         with Client(scheduler, timeout=10) as client:
             yield client
         return
+    _refuse_unguarded_script()
     n = min(workers or max(1, min(CPU_COUNT, MEMORY_LIMIT // _WORKER_BYTES)), n_jobs)
     options: dict[str, Any] = {"dashboard_address": ":0", "silence_logs": logging.ERROR, "processes": True}
     options |= {"threads_per_worker": 1, "env": {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}}

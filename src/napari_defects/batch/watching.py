@@ -19,7 +19,7 @@ from ..pipeline import Results
 from ..recipes import Recipe
 from .work import analyzed, complete, folders_for, images_in
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Hook = Callable[[dict[str, Any], Results], Any]
 State = tuple[int, int]
@@ -115,7 +115,7 @@ class _Busy(Exception):
 def _states(folder: Path) -> dict[Path, State]:
     """Size and time of each image."""
     found = {}
-    for file in images_in([folder]):
+    for file in images_in([folder] if folder.is_dir() else []):
         with suppress(FileNotFoundError):  # gone again
             about = file.stat()
             found[file] = (about.st_size, about.st_mtime_ns)
@@ -139,7 +139,7 @@ def _make_pictures(later: deque[tuple[dict[str, Any], Results]], busy: Callable[
     except _Busy:
         later.append((row, results))
     except Exception as error:
-        logger.warning("%s: no averages and figures: %s", row["file"], error)
+        log.warning("%s: no averages and figures: %s", row["file"], error)
 
 
 def _as_function(hook: Hook | str | None) -> Hook | None:

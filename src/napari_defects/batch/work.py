@@ -29,6 +29,8 @@ def images_in(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the files named, and the images of the folders named, each once."""
     files: dict[Path, None] = {}
     for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file or folder {path}.")
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS) if path.is_dir() else [path]
         files |= dict.fromkeys(p for p in inside if not p.name.startswith("."))
     return list(files)

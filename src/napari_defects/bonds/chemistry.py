@@ -1,105 +1,23 @@
-"""What the atoms are: which elements bond in a host, and what brightness and class maps say of each.
-
-The rules are a small table, ``data/bond_rules.toml``, which users copy and edit.
-"""
+"""What the atoms are: what brightness and class maps say of each."""
 
 from __future__ import annotations
-
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
+from scipy.stats import median_abs_deviation
 
 from .. import tables
-from ..crystals import Crystal, get_crystal
 from ..micrograph import Maps
 from ..tables import Atoms
+from .rules import VACANCY, BondRules
 
 Floats = npt.NDArray[np.float64]
 
-VACANCY = "V"
 _HOST_SCATTER = 0.15  # relative scatter of equal columns' brightness
 _TAIL, _TAIL_NM = 0.15, 0.3  # share of a bright column's height that its tail adds to columns so near
-
-
-@dataclass(frozen=True)
-class BondRules:
-    """Which atoms bond in a host crystal.
-
-    Parameters
-    ----------
-    host : tuple of str
-        Elements of the host; every other one is foreign.
-    longest_bond_pm : mapping of frozenset of str to float
-        Longest bond of a pair of elements, in projection.
-    largest_coordination : mapping of str to int
-        Most bonds of an element.
-    smallest_coordination : mapping of str to int
-        Fewest bonds that a foreign element is believed to have without good evidence.
-    brightness : mapping of str to (float, float)
-        Peak height of a foreign element relative to the host columns around it.
-    default_bond_pm, default_coordination
-        For pairs and elements not listed.
-    """
-
-    host: tuple[str, ...]
-    longest_bond_pm: Mapping[frozenset[str], float]
-    largest_coordination: Mapping[str, int]
-    brightness: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    smallest_coordination: Mapping[str, int] = field(default_factory=dict)
-    default_bond_pm: float = 200.0
-    default_coordination: int = 3
-
-    @property
-    def reach_nm(self) -> float:
-        """Distance within which atoms may matter to each other."""
-        return max([*self.longest_bond_pm.values(), self.default_bond_pm]) / 1e3 + 0.03
-
-    def limit_pm(self, a: str, b: str) -> float:
-        """Longest bond between two elements; 0 for a vacancy, which bonds to nothing."""
-        if VACANCY in (a, b):
-            return 0.0
-        return self.longest_bond_pm.get(frozenset((a, b)), self.default_bond_pm)
-
-
-def bond_rules(crystal: str | Crystal = "graphene", path: str | Path | None = None) -> BondRules:
-    """Read the rules of a host crystal.
-
-    Parameters
-    ----------
-    crystal : str or Crystal
-    path : str or Path, optional
-        A TOML file like ``data/bond_rules.toml``; the shipped one by default.
-
-    Raises
-    ------
-    ValueError
-        If the file is not TOML or a key of it is not a rule.
-    """
-    crystal = get_crystal(crystal)
-    source = files("napari_defects") / "data" / "bond_rules.toml" if path is None else Path(path)
-    try:
-        table = tomllib.loads(source.read_text(encoding="utf-8")).get(crystal.name, {})
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"`path` must be a TOML file of bond rules, {path} is not: {error}.") from None
-    known = {"host", "longest_bond_pm", "largest_coordination", "smallest_coordination", "brightness"}
-    if unknown := set(table) - known:
-        raise ValueError(f"`{sorted(unknown)[0]}` is no bond rule; the rules are {', '.join(sorted(known))}.")
-    return BondRules(
-        host=tuple(table.get("host", dict.fromkeys(s.element for s in crystal.sublattices))),
-        longest_bond_pm={frozenset(k.split("-")): float(v) for k, v in table.get("longest_bond_pm", {}).items()},
-        largest_coordination=table.get("largest_coordination", {}),
-        smallest_coordination=table.get("smallest_coordination", {}),
-        brightness={k: (float(low), float(high)) for k, (low, high) in table.get("brightness", {}).items()},
-        default_bond_pm=1300 * crystal.nearest_neighbor_nm,
-    )
 
 
 def assign_elements(atoms: pd.DataFrame, rules: BondRules, *, maps: Maps | None = None) -> Atoms:
@@ -116,13 +34,22 @@ def assign_elements(atoms: pd.DataFrame, rules: BondRules, *, maps: Maps | None 
     rules : BondRules
     maps : Maps, optional
         Probabilities on the pixels the atoms were found in.
+
+    Raises
+    ------
+    ValueError
+        If the host is of several elements and the atoms do not say their `sublattice`.
     """
     table = atoms.reset_index(drop=True).copy()
     if "frame" not in table:
         table["frame"] = 0
     hosts = dict.fromkeys(rules.host)
     element = np.full(len(table), next(iter(hosts)), dtype=object)
-    if "sublattice" in table and len(hosts) > 1:
+    if len(hosts) > 1:
+        if "sublattice" not in table:
+            raise ValueError(
+                f"`atoms` must have `sublattice` to tell {' from '.join(hosts)}; run fit_lattice() and assign_sites()."
+            )
         named = table["sublattice"].astype(str).str.extract(r"^([A-Z][a-z]?)", expand=False)
         element = named.fillna(next(iter(hosts))).to_numpy(object)  # off the lattice nothing says which
     probability = np.ones(len(table))
@@ -154,16 +81,13 @@ def _relative_brightness(atoms: pd.DataFrame) -> tuple[Floats, Floats]:
     near = tree.query(place, k=min(25, len(atoms)))[1].reshape(len(atoms), -1)
     local = np.maximum(np.median(height[near], axis=1), 1e-12)
     ratio = height / local
-    spread = np.hypot(max(_HOST_SCATTER, _mad(ratio)), np.nan_to_num(error / local, nan=1.0))
+    usual = max(_HOST_SCATTER, float(median_abs_deviation(ratio, scale="normal")))
+    spread = np.hypot(usual, np.nan_to_num(error / local, nan=1.0))
     first, second = tree.query_pairs(_TAIL_NM, output_type="ndarray").T
     tail = np.zeros(len(atoms))  # what the brightest neighbour's tail may add
     np.maximum.at(tail, first, ratio[second] - 1)
     np.maximum.at(tail, second, ratio[first] - 1)
     return ratio, np.hypot(spread, _TAIL * tail)
-
-
-def _mad(values: Floats) -> float:
-    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
 def foreign_odds(ratio: Floats, spread: Floats, low: float, high: float, prior: float = 0.01) -> Floats:

@@ -2,13 +2,14 @@
 
 A connected piece of the bonding graph around foreign atoms is a defect, named by its formula
 (``Si1C3``, ``Si1C4``, ``Si2C6``). The host's own defects show in the rings: hexagons everywhere
-but around a missing or a rotated pair of atoms.
+but around a missing or a rotated pair of atoms. With the image, a vacancy is where sites are dark.
 After Ziatdinov et al., ACS Nano 11, 12742 (2017).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -20,13 +21,16 @@ from scipy.spatial import cKDTree
 
 from .. import tables
 from ..crystals import Crystal, get_crystal
+from ..lattice.phasing import Host
 from ..micrograph import Maps, Micrograph, Progress
 from ..tables import Defects
-from .chemistry import VACANCY, assign_elements, bond_rules, map_odds
+from .borders import cut_off, view_nm
+from .chemistry import assign_elements, map_odds
 from .graphs import angle_table, bond_graph, foreign_atoms, place_nm
-from .holes import hole_odds
-from .neighborhoods import resolve
+from .holes import Ground, Hole
+from .neighborhoods import resolve_frames
 from .rings import Cluster, Ring, centers_nm, clusters, rings
+from .rules import VACANCY, bond_rules
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +46,7 @@ def find_defects(
     *,
     maps: Maps | None = None,
     micrograph: Micrograph | None = None,
+    lattices: Mapping[int, Host] | None = None,
     min_probability: float = 0.5,
 ) -> Defects:
     """Name the defects of a bond graph.
@@ -54,6 +59,8 @@ def find_defects(
         Class maps that know ``V1``, ``V2`` or ``SW`` weigh the rings' verdict.
     micrograph : Micrograph, optional
         Tells a vacancy from an atom that was not found: the one is dark.
+    lattices : mapping of int to Host, optional
+        Of the frames of `micrograph`; looked for there where not given.
     min_probability : float
         Less certain ones are left out.
 
@@ -65,7 +72,8 @@ def find_defects(
         atom whose angles are far from 120 degrees beside a ring that is no hexagon sits in a vacancy:
         ``Si1C3+V1``. Further columns: `atoms` (node numbers), `bond_pm`, `bond_err_pm` (mean foreign
         bond and its 1 sigma), `angle_off_deg`, `angle_off_err_deg` (rms deviation of the angles from
-        360/n, and its 1 sigma).
+        360/n, and its 1 sigma), `border_nm` (to the nearest border of what is seen), `cut` (a bond may lead
+        beyond it, which halves the probability). ``attrs["last_frame"]`` is the last frame with atoms.
 
     Raises
     ------
@@ -75,10 +83,16 @@ def find_defects(
     if not 0 <= min_probability <= 1:
         raise ValueError(f"`min_probability` must be within 0 to 1, got {min_probability}.")
     faces = rings(graph)
-    rows = _foreign_defects(graph, faces) + _host_defects(graph, faces, maps, micrograph)
-    found = pd.DataFrame(rows, columns=[c.name for c in tables.DEFECTS] + ["atoms", *_MEASURED])
+    view = view_nm(graph, micrograph)
+    rows = _foreign_defects(graph, faces, view) + _host_defects(graph, faces, maps, micrograph, lattices or {})
+    found = pd.DataFrame(rows, columns=[c.name for c in tables.DEFECTS] + ["atoms", *_MEASURED, "cut"])
+    box = np.array([view[n] for n in found["frame"]]).reshape(-1, 2, 2)
+    sides = np.abs(tables.positions_nm(found)[:, None] - box)
+    found["border_nm"] = sides.min((1, 2))
+    found["cut"] = found["cut"].astype(bool)
     found = found[found["probability"] >= min_probability].sort_values(["frame", "y_nm"], kind="stable")
     found["defect"] = np.arange(len(found))
+    found.attrs["last_frame"] = max(view, default=0)
     return Defects(tables.check(found, "defects"))
 
 
@@ -109,10 +123,13 @@ def classify_bonds(
     """
     rules = bond_rules(crystal)
     atoms = atoms_or_sites if "element" in atoms_or_sites else assign_elements(atoms_or_sites, rules, maps=maps)
+    lattices: dict[int, Host] = {}
     if micrograph is not None and all(len(s.column) == 1 for s in get_crystal(crystal).sublattices):
-        atoms = resolve(micrograph, atoms, crystal=crystal, rules=rules, progress=progress)
+        atoms, lattices = resolve_frames(
+            micrograph, atoms, crystal=crystal, rules=rules, progress=progress, pristine=False
+        )
     graph = bond_graph(atoms, crystal=crystal, rules=rules)
-    found = find_defects(graph, maps=maps, micrograph=micrograph, min_probability=min_probability)
+    found = find_defects(graph, maps=maps, micrograph=micrograph, lattices=lattices, min_probability=min_probability)
     if not {"i", "j", "sublattice", "y_ideal_nm", "x_ideal_nm"} <= set(atoms_or_sites) or found.empty:
         return found
     for frame, rows in found.groupby("frame").groups.items():
@@ -129,17 +146,18 @@ _MEASURED = ("bond_pm", "bond_err_pm", "angle_off_deg", "angle_off_err_deg")
 
 
 def _row(
-    graph: nx.Graph, nodes: Any, center: Any, species: str, probability: float, **measured: float
+    graph: nx.Graph, nodes: Any, center: Any, species: str, probability: float, *, cut: bool = False, **measured: float
 ) -> dict[str, Any]:
     nodes = sorted(nodes)
     return {
         "frame": graph.nodes[nodes[0]]["frame"], "defect": 0, "y_nm": center[0], "x_nm": center[1], "i": pd.NA,
         "j": pd.NA, "sublattice": "", "species": species, "probability": float(np.clip(probability, 0, 1)),
         "method": "bonds", "atoms": " ".join(map(str, nodes)), **dict.fromkeys(_MEASURED, np.nan), **measured,
+        "cut": cut,
     }  # fmt: skip
 
 
-def _foreign_defects(graph: nx.Graph, faces: list[Ring]) -> list[dict[str, Any]]:
+def _foreign_defects(graph: nx.Graph, faces: list[Ring], view: dict[int, Floats]) -> list[dict[str, Any]]:
     """Name each connected piece of foreign atoms and what they bond to."""
     foreign = set(foreign_atoms(graph))
     odd = {n for face in faces if len(face) != 6 for n in face} & foreign
@@ -161,9 +179,10 @@ def _foreign_defects(graph: nx.Graph, faces: list[Ring]) -> list[dict[str, Any]]
         bent, error = (float(np.sqrt((v**2).mean())) for v in (off, angles["angle_err_deg"]))
         if len(inner) == 1 and graph.degree(inner[0]) == 3 and inner[0] in odd and bent - 2 * error > _BENT_DEG:
             formula += "+V1"
+        sure = np.prod([graph.nodes[n]["probability"] * graph.nodes[n]["bonding_probability"] for n in inner])
+        cut = any(cut_off(graph, n, view[graph.nodes[n]["frame"]]) for n in inner)
         rows.append(_row(
-            graph, nodes, center, formula,
-            float(np.prod([graph.nodes[n]["probability"] * graph.nodes[n]["bonding_probability"] for n in inner])),
+            graph, nodes, center, formula, float(sure) * (0.5 if cut else 1.0), cut=cut,
             bond_pm=bonds[:, 0].mean() if len(bonds) else np.nan,
             bond_err_pm=np.sqrt((bonds[:, 1] ** 2).sum()) / max(len(bonds), 1),
             angle_off_deg=bent, angle_off_err_deg=error,
@@ -183,30 +202,59 @@ def _vacancies(graph: nx.Graph) -> list[dict[str, Any]]:
 
 
 def _host_defects(
-    graph: nx.Graph, faces: list[Ring], maps: Maps | None, micrograph: Micrograph | None
+    graph: nx.Graph, faces: list[Ring], maps: Maps | None, micrograph: Micrograph | None, lattices: Mapping[int, Host]
 ) -> list[dict[str, Any]]:
     """Vacancies and rotated bonds: by the rings where columns are single atoms, else by empty sites."""
     crystal = get_crystal(graph.graph["crystal"])
     if any(len(s.column) > 1 for s in crystal.sublattices):
         return _vacancies(graph)
-    hexagons: dict[int, list[Floats]] = {}
-    whole = [face for face in faces if len(face) == 6]
-    for face, center in zip(whole, centers_nm(graph, whole), strict=True):
-        hexagons.setdefault(graph.nodes[face[0]]["frame"], []).append(center)
     foreign = set(foreign_atoms(graph))
+    grounds: dict[int, Ground | None] = {}
     rows = []
     for cluster in clusters(graph, faces, hexagon_nm2=crystal.cell_area_nm2):
-        if cluster.atoms & foreign or not (species := _shape(cluster)):
+        if cluster.atoms & foreign:
             continue
-        row = _row(graph, cluster.atoms, _center(graph, cluster, species), species, 0.0)
-        odds = 9.0 if cluster.sizes in SHAPES else 2.5 if cluster.sizes in CUT_SHAPES else 1.5
-        odds *= map_odds(pd.DataFrame([row]), maps, species)[0]
-        if micrograph is not None and species.startswith("V"):
-            rim = np.array([place_nm(graph, n) for n in cluster.atoms])
-            odds *= hole_odds(micrograph, row["frame"], cluster.center_nm, rim, hexagons.get(row["frame"], []))
+        frame = graph.nodes[min(cluster.atoms)]["frame"]
+        if micrograph is not None and frame not in grounds:
+            nodes = [n for n, d in graph.nodes(data=True) if d["frame"] == frame and d["element"] != VACANCY]
+            places, elements = [place_nm(graph, n) for n in nodes], [graph.nodes[n]["element"] for n in nodes]
+            grounds[frame] = Ground.of(micrograph, frame, crystal, lattices, np.array(places), elements)
+        ground = grounds.get(frame)
+        prior = 9.0 if cluster.sizes in SHAPES else 2.5 if cluster.sizes in CUT_SHAPES else 1.5
+        outlines = [np.array([place_nm(graph, n) for n in ring]) for ring in cluster.rings]
+        holes = None if ground is None else ground.holes(outlines)
         certain = float(np.mean([graph.nodes[n]["probability"] for n in cluster.atoms]))
-        rows.append(row | {"probability": certain * odds / (1 + odds)})
+        for species, center, odds in _named(graph, cluster, holes, prior):
+            row = _row(graph, cluster.atoms, center, species, 0.0)
+            odds *= map_odds(pd.DataFrame([row]), maps, species)[0]
+            rows.append(row | {"probability": certain * odds / (1 + odds)})
     return rows
+
+
+def _named(graph: nx.Graph, cluster: Cluster, holes: list[Hole] | None, prior: float) -> list[tuple[str, Any, float]]:
+    """Species, place and odds of what odd rings go around: holes where the image tells, else by their shape."""
+    species, host = _shape(cluster), graph.graph["host"].split()
+    if species == "SW":  # nothing is missing, but two sites are left
+        return [(species, _center(graph, cluster, species), prior)]
+    if species is not None and holes is None:
+        return [(_vacancy(_lacking(graph, cluster, int(species[1])), host), cluster.center_nm, prior)]
+    small = [hole for hole in holes or () if len(hole.elements) < 5]
+    return [(_vacancy(hole.elements, host), hole.places_nm.mean(0), hole.odds) for hole in small]
+
+
+def _vacancy(elements: Sequence[str], host: list[str]) -> str:
+    """``V2``, or ``V_B+V_N`` in a host of more than one element."""
+    return f"V{len(elements)}" if len(host) == 1 else "+".join(f"V_{e}" for e in sorted(elements))
+
+
+def _lacking(graph: nx.Graph, cluster: Cluster, n: int) -> list[str]:
+    """Elements of `n` missing atoms: each leaves three atoms of the other element without a bond."""
+    host: list[str] = graph.graph["host"].split()
+    first, *other = host
+    open_ends = Counter(graph.nodes[a]["element"] for a in cluster.atoms if graph.nodes[a]["edge"])
+    more = open_ends[other[0]] - open_ends[first] if other else 3 * n
+    number = int(np.clip(round((n + more / 3) / 2), 0, n))
+    return [first] * number + other[:1] * (n - number)
 
 
 def _shape(cluster: Cluster) -> str | None:

@@ -19,7 +19,8 @@ from scipy.special import ndtr
 from .. import tables
 from ..crystals import Crystal, get_crystal
 from ..micrograph import Maps
-from .chemistry import VACANCY, BondRules, assign_elements, bond_rules
+from .chemistry import assign_elements
+from .rules import VACANCY, BondRules, bond_rules
 
 Floats = npt.NDArray[np.float64]
 

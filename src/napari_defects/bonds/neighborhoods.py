@@ -18,6 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.special import expit
+from scipy.stats import median_abs_deviation
 from threadpoolctl import threadpool_limits
 
 from ..crystals import Crystal, get_crystal
@@ -25,15 +26,16 @@ from ..gaussian.threads import in_turn
 from ..lattice.phasing import Field, Host, blurred, find_host, refine_host
 from ..micrograph import Micrograph, Progress
 from ..tables import Atoms, positions_nm
-from .chemistry import VACANCY, BondRules, assign_elements, bond_rules, foreign_odds
+from .chemistry import assign_elements, foreign_odds
+from .holes import CALIBRATED, sublattice_elements, sublattice_of
 from .patches import BLOCKED_NM, INNER_NM, REACH_NM, PatchFit, Scene, fit_patch, make_scene
+from .rules import VACANCY, BondRules, bond_rules
 
 Floats = npt.NDArray[np.float64]
 
 _APART_NM = 0.165  # a neighbour begins no nearer than this,
 _SQUEEZED_NM = 0.125  # and is not there when that puts it so near to another foreign atom
 _LOOSE_NM, _FIRM_NM = 0.03, 0.012  # prior scatter of neighbours, and of the atoms behind them
-_SCALES = (0.88, 1.14)  # of the lattice in a calibrated image
 _SURELY_ABSENT = -6.0
 _MOVED_NM = 0.05
 _SPARSE = 0.1  # of the host's atoms seen; with fewer, brightness is taken from the lattice
@@ -57,7 +59,7 @@ def resolve(
     ----------
     micrograph : Micrograph
     atoms : DataFrame
-        ATOMS, with `element` or with brightness to tell it by.
+        ATOMS, with `element` or with brightness to tell it by; SITES of a host of several elements.
     crystal : str or Crystal
         A host of single atoms.
     rules : BondRules, optional
@@ -128,7 +130,8 @@ def _look(
     lattice = _host(field, crystal, like and like.lattice)
     if lattice is None:
         return None
-    if len(atoms) < _SPARSE * len(lattice.sites_within(field.extent_nm)[1]):  # the others are lost in the noise
+    lost = len(atoms) < _SPARSE * len(lattice.sites_within(field.extent_nm)[1])  # most of them in the noise
+    if lost and rules.brightness:
         atoms = _with_bright(micrograph, number, atoms, lattice, rules, like and like.sigma_nm)
     foreign: pd.DataFrame = atoms.loc[~atoms["element"].isin([*rules.host, VACANCY])]
     if foreign.empty:
@@ -136,10 +139,12 @@ def _look(
     places = positions_nm(foreign)
     scene = make_scene(micrograph, lattice, places, number, like and like.sigma_nm)
     away = np.linalg.norm(positions_nm(atoms)[:, None] - places, axis=-1).min(1)
-    parts = [atoms.loc[~(away < INNER_NM)]]
+    parts, seen = [atoms.loc[~(away < INNER_NM)]], atoms.dropna(subset=["y_nm", "x_nm"])
     for group in _groups(places, 2 * INNER_NM):
-        local = refine_host(field, lattice, around_nm=places[group].mean(0), avoid_nm=places)
-        parts.append(_neighborhood(scene, foreign.iloc[group], local, rules))
+        middle = places[group].mean(0)
+        local = refine_host(field, lattice, around_nm=middle, avoid_nm=places)
+        elements = sublattice_elements(local, middle, positions_nm(seen), seen["element"].tolist())
+        parts.append(_neighborhood(scene, foreign.iloc[group], local, elements, rules))
     return _Frame(pd.concat(parts, ignore_index=True), lattice, scene.sigma_nm)
 
 
@@ -157,7 +162,7 @@ def _with_bright(
     middle = float(np.median(host))
     if not scene.height > 0:
         return atoms
-    spread = np.full(1, 1.4826 * float(np.median(np.abs(host - middle))) / scene.height)
+    spread = np.full(1, median_abs_deviation(host, scale="normal") / scene.height)
     size = (2 * np.rint(_PEAK_NM / pixel).astype(int) + 1).tolist()
     peak = np.argwhere((maximum_filter(smooth, size) == smooth) & (smooth > middle))
     peak = peak[((peak * pixel > _PEAK_NM / 2) & ((np.array(smooth.shape) - 1 - peak) * pixel > _PEAK_NM / 2)).all(1)]
@@ -192,7 +197,7 @@ def _host(field: Field, crystal: Crystal, like: Host | None) -> Host | None:
     """Host of a frame, like that of another or looked for anew."""
     for near in (like, None) if like is not None else (None,):
         with suppress(ValueError):
-            return find_host(field, crystal, scales=_SCALES, near=near)
+            return find_host(field, crystal, scales=CALIBRATED, near=near)
     return None
 
 
@@ -204,17 +209,20 @@ def _groups(points: Floats, apart_nm: float) -> list[npt.NDArray[np.int64]]:
     return [np.flatnonzero(labels == k) for k in np.unique(labels)]
 
 
-def _neighborhood(scene: Scene, members: pd.DataFrame, lattice: Host, rules: BondRules) -> pd.DataFrame:
-    """Foreign atoms and the host atoms found beside them, as rows of ATOMS."""
+def _neighborhood(
+    scene: Scene, members: pd.DataFrame, lattice: Host, elements: tuple[str, ...], rules: BondRules
+) -> pd.DataFrame:
+    """Foreign atoms and the host atoms found beside them, as rows of ATOMS; `elements` of the host's sublattices."""
     centers = positions_nm(members)
     extent = scene.pixel * (np.array(scene.image.shape) - 1)
-    sites = lattice.sites_within(extent, margin_nm=0.1)[1]
-    away = np.linalg.norm(sites[:, None] - centers, axis=-1)
-    sites = sites[(away.min(1) < REACH_NM + 0.12) & (away.min(1) > BLOCKED_NM)]
+    cells, sites = lattice.sites_within(extent, margin_nm=0.1)
+    away = np.linalg.norm(sites[:, None] - centers, axis=-1).min(1)
+    around = (away < REACH_NM + 0.12) & (away > BLOCKED_NM)
+    sites, host = sites[around], np.array(elements, object)[sublattice_of(lattice, cells[around])]
     prior, loose = _pushed(sites, centers)
     room = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) > _SQUEEZED_NM
     moved = np.linalg.norm(prior - sites, axis=1)[room] > _MOVED_NM
-    prior, loose = prior[room], loose[room]
+    prior, loose, host = prior[room], loose[room], host[room]
     heights = members["amplitude"].to_numpy(float)
     fit = fit_patch(scene, centers, heights, prior, loose)
     n = len(centers)
@@ -222,7 +230,7 @@ def _neighborhood(scene: Scene, members: pd.DataFrame, lattice: Host, rules: Bon
     beside = np.linalg.norm(prior[:, None] - centers, axis=-1).min(1) < INNER_NM
     absent = beside & (gain < np.where(moved, _TAKEN, _ABSENT))
     for k, element in enumerate(members["element"]):  # rather a dim atom than too few bonds
-        reach = 1e-3 * rules.limit_pm(element, rules.host[0])
+        reach = 1e-3 * np.array([rules.limit_pm(element, other) for other in host])
         bonded = np.linalg.norm(fit.yx[n:] - fit.yx[k], axis=1) < reach
         others = np.linalg.norm(np.delete(fit.yx[:n], k, axis=0) - fit.yx[k], axis=1)
         short = rules.smallest_coordination.get(element, 0) - int((bonded & ~absent).sum())
@@ -230,15 +238,15 @@ def _neighborhood(scene: Scene, members: pd.DataFrame, lattice: Host, rules: Bon
         spare = np.flatnonzero(bonded & absent & (gain > _SURELY_ABSENT))
         absent[spare[np.argsort(-gain[spare])[: max(short, 0)]]] = False
     if absent.any():
-        prior, loose, beside, gain = prior[~absent], loose[~absent], beside[~absent], gain[~absent]
+        prior, loose, host = prior[~absent], loose[~absent], host[~absent]
+        beside, gain = beside[~absent], gain[~absent]
         fit = fit_patch(scene, centers, heights, prior, loose)
     keep = np.concatenate([np.ones(n, bool), beside])
-    host = rules.host[0]
     return pd.DataFrame({
         "frame": int(members["frame"].iloc[0]), "y_nm": fit.yx[:, 0], "x_nm": fit.yx[:, 1],
         "y_err_nm": fit.error[:, 0], "x_err_nm": fit.error[:, 1], "sigma_nm": scene.sigma_nm,
         "amplitude": fit.height, "amplitude_err": fit.error[:, 2], "background": fit.background, "score": 1.0,
-        "element": [*members["element"], *[host] * len(prior)],
+        "element": [*members["element"], *host],
         "element_probability": [*members["element_probability"], *expit(gain)],
     })[keep]  # fmt: skip
 

@@ -26,6 +26,7 @@ BLOCKED_NM = 0.085
 _FINE_NM, _SLOW_NM = 0.02, 0.25  # pixels for the common fit, and the scale of what is no atom
 _NARROW_NM, _USUAL_NM, _WIDE_NM, _STEP_NM = 0.035, 0.06, 0.105, 0.005  # width of an atom
 _FAR_NM = 0.4  # from foreign atoms; nearer, their tails are seen
+_LEAST_VARIANCE = 1e-2  # of the mean one: a black pixel of a film is not exact
 _ROUNDED = 1 / 6  # variance, in pixels, of putting atoms on pixels and of averaging over them
 
 
@@ -48,6 +49,7 @@ def make_scene(micrograph: Micrograph, lattice: Host, foreign: Floats, frame: in
     image, pixel = micrograph.frame(frame).astype(float), np.asarray(micrograph.pixel_size_yx_nm, np.float64)
     known = noise.estimate(micrograph, frame=frame)
     variance = known.variance(gaussian_filter(image, 0.03 / pixel))
+    variance = np.maximum(variance, _LEAST_VARIANCE * np.mean(variance))
     step = max(1, int(_FINE_NM / pixel.max()))
     cut = image[: image.shape[0] // step * step, : image.shape[1] // step * step]
     small = cut.reshape(cut.shape[0] // step, step, -1, step).mean((1, 3))

@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 
 from ..saving import writing
-from .chemistry import VACANCY
+from .rules import VACANCY
 
 _GRAPHS, _STRUCTURES = (".graphml", ".json"), (".xyz", ".cif")
 

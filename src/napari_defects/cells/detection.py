@@ -11,10 +11,11 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from ..atoms import locate
+from ..checks import check_range
 from ..crystals import Crystal, get_crystal
 from ..intensities.photometry import measuring_points
 from ..lattice import assign_sites, fit_lattice
-from ..micrograph import Micrograph, Progress
+from ..micrograph import Micrograph, Progress, check_micrograph
 from ..networks import Model, load_model, model_for
 from ..networks.devices import pick_device
 from ..tables import Cells, Sites, check, empty
@@ -88,8 +89,8 @@ def detect_cells(
     ----------
     Yang et al., Materials Horizons (2024), 2DIP-Net.
     """
-    if not 0 <= min_score <= 1:
-        raise ValueError(f"`min_score` must be within 0 to 1, got {min_score}.")
+    check_micrograph(micrograph)
+    check_range("min_score", min_score, 0, 1)
     known = None if sites is None else sites.attrs.get("crystal")
     model, crystal = _model_and_crystal(model, crystal or known)
     finder = None if boxes is None else _of_task(boxes, "boxes")

@@ -8,9 +8,9 @@ from C to its corner D at the bottom right. Every unit cell lies in two hexagons
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from ..checks import check_range
 from ..crystals import Crystal
 from .kinds import Array, pair_of
 from .patches import CELL_SIZE
@@ -41,8 +41,8 @@ def unit_cells(hexagons: Array, alpha: float = ALPHA, beta: float = BETA) -> Arr
     ndarray, shape (2 n, 4)
         All the upper ones, then all the lower ones.
     """
-    if not (0 < alpha <= 1 and 0 < beta <= 1):
-        raise ValueError(f"`alpha` and `beta` must be above 0 and at most 1, got {alpha} and {beta}.")
+    check_range("alpha", alpha, 0, 1, above=True)
+    check_range("beta", beta, 0, 1, above=True)
     size = (hexagons[:, 2:] - hexagons[:, :2]) * [beta, alpha]
     upper = np.concatenate([hexagons[:, :2], hexagons[:, :2] + size], 1)
     lower = np.concatenate([hexagons[:, 2:] - size, hexagons[:, 2:]], 1)
@@ -77,11 +77,3 @@ def true_hexagons(cells: pd.DataFrame, crystal: Crystal) -> Array:
 def boxes_around(middles: Array, size: Array) -> Array:
     """Boxes (y0, x0, y1, x1) of one size."""
     return np.concatenate([middles - size / 2, middles + size / 2], 1)
-
-
-def iou(first: Array, second: Array) -> npt.NDArray[np.float64]:
-    """Intersection over union of boxes, row by row."""
-    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
-    both = np.prod(np.clip(high - low, 0, None), 1)
-    area = [np.prod(b[:, 2:] - b[:, :2], 1) for b in (first, second)]
-    return np.asarray(both / (area[0] + area[1] - both))

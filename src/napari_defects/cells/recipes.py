@@ -136,11 +136,15 @@ def train_cells(
     ----------
     name : str
         Crystal and kind, as ``mote2-cells``, ``mote2-cells-halves``, ``wse2-boxes``.
+    out, seed, steps, minutes
+        As for `train_recipe`.
     labels : path, optional
         A `Collection` of cells labelled by hand, to learn from beside the simulated ones.
+    device : str, optional
+        As for `train_recipe`.
     checkpoint : path, optional
         Go on from there, and write there.
-    out, seed, steps, minutes, device, progress
+    progress : callable, optional
         As for `train_recipe`.
 
     Returns

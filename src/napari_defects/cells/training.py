@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
+from scipy.stats import median_abs_deviation
 from torch.nn import functional as F
 
 from ..micrograph import Progress
@@ -145,7 +146,7 @@ def scatter(logits: npt.NDArray[np.float64], shares: npt.NDArray[np.float64]) ->
         return 1.0
     ratio = perfect[:, 1:4] - perfect[:, :1] - np.log(shares[1:4] / shares[0])
     middle = np.median(ratio, 0)
-    spread = 1.4826 * np.median(np.abs(ratio - middle), 0)
+    spread = median_abs_deviation(ratio, axis=0, scale="normal")
     return float(np.exp(np.mean(np.log(np.maximum(spread, 0.05) ** 2 / np.maximum(-2 * middle, 0.2)))))
 
 

@@ -1,4 +1,4 @@
-"""How often a network names known cells right, kind by kind, and how honest its probabilities are."""
+"""How often a network names known cells right, kind by kind."""
 
 from __future__ import annotations
 
@@ -41,12 +41,3 @@ def confusion(truth: npt.NDArray[Any], said: npt.NDArray[Any], n_classes: int) -
     table = np.zeros((n_classes, n_classes), np.int64)
     np.add.at(table, (truth, said), 1)
     return table
-
-
-def calibration_error(probability: npt.NDArray[np.float64], truth: npt.NDArray[np.int64], bins: int = 10) -> float:
-    """Mean distance between how sure a network is of its verdicts and how often they are right."""
-    said, sure = probability.argmax(1), probability.max(1)
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    right = said == truth
-    gaps = [abs(sure[place == k].sum() - right[place == k].sum()) for k in range(bins)]
-    return float(sum(gaps) / max(len(truth), 1))

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ._help import Verb
 from .cells import cells, noise_sweep
 from .fields import eshelby
 from .jobs import analyze, average_dataset, batch, demo, simulate, watch
@@ -58,7 +59,7 @@ def guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 for _verb in VERBS:
-    app.command()(guarded(_verb))
+    app.command(cls=Verb)(guarded(_verb))
 
 
 @app.callback(invoke_without_command=True)

@@ -22,4 +22,4 @@ AtomsFile = Annotated[Path | None, typer.Option("--atoms", help="table of atoms"
 WriteSites = Annotated[Path | None, typer.Option("--write-sites", help="write the table of sites, too")]
 DefectsFile = Annotated[Path, typer.Option("--defects", help="table of defects")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps")]
-Seed = Annotated[int | None, typer.Option("--seed")]
+Seed = Annotated[int | None, typer.Option("--seed", help="of all that is drawn")]

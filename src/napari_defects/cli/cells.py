@@ -33,13 +33,13 @@ def cells(
 
 
 def noise_sweep(
-    image: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="whose noise to estimate")] = None,
+    image: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="whose noise to estimate")] = None,
     crystal: Annotated[str, typer.Option("--crystal", help="an MX2, as MoTe2")] = "MoTe2",
     doses: Annotated[str, typer.Option("--lambdas", help="doses to train at, e/A^2")] = "1e3,1e4,1e5,1e6",
     read: Annotated[str, typer.Option("--mus", help="read noises to train at, over the shot noise")] = "0,1.5",
     images: Annotated[int, typer.Option(help="simulated images of each training")] = 60,
     steps: Annotated[int, typer.Option(help="batches of each training")] = 300,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="of all that is drawn")] = 0,
 ) -> None:
     """Train at ranges of noise, test on images of other noise, and print the accuracy of each."""
     from ..cells import NoiseRange, estimated_range, noise_sweep, sweep_tests

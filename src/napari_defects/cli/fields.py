@@ -36,12 +36,10 @@ def eshelby(
         raise ValueError(f"--species must say which average to take; there are {names}.")
     if species is not None and species not in found:
         raise ValueError(f"there is no average of {species!r} in {averages}; there are {names}.")
-    if eigenstrain not in ("dilatation", "general"):
-        raise ValueError(f"--eigenstrain must be dilatation or general, got {eigenstrain!r}.")
     average = found[species or next(iter(found))]
     strain = average.strain()
     draws = average.draws() if average.has_draws else None
-    fit = fit_eshelby(strain, draws_pm=draws, eigenstrain="general" if eigenstrain == "general" else "dilatation")
+    fit = fit_eshelby(strain, draws_pm=draws, eigenstrain=eigenstrain)  # type: ignore[arg-type]
     fields = {"experiment": strain, "elastic": fit.as_strain(strain)}
     if theory is not None:
         fields["theory"] = structure_strain(theory, average.crystal or "")

@@ -13,14 +13,14 @@ from ._running import counted, number, pair, parsed, progress_bar, read_recipe
 
 
 def simulate(
-    crystal: Annotated[str, typer.Argument(help="formula, as WSe2 or graphene")],
+    crystal: Annotated[str, typer.Argument(metavar="CRYSTAL", help="formula, as WSe2 or graphene")],
     out: Out,
     defect: Annotated[
         list[str] | None, typer.Option(metavar="SPECIES=AMOUNT", help="share of its sites, or a count")
     ] = None,
     field_of_view_nm: Annotated[float | None, typer.Option()] = None,
-    pixel_size_nm: PixelSize = None,
-    dose: Annotated[float | None, typer.Option("--dose-e-per-A2")] = None,
+    pixel_size_nm: Annotated[float | None, typer.Option()] = None,
+    dose_e_per_A2: Annotated[float | None, typer.Option("--dose-e-per-A2")] = None,
     preset: Annotated[str | None, typer.Option(help='conditions of published work, as "Lee 2020"')] = None,
     engine: Annotated[str | None, typer.Option(help="fast or multislice")] = None,
     set_: Annotated[
@@ -30,16 +30,17 @@ def simulate(
     seed: Seed = None,
 ) -> None:
     """Simulate an image: OUT.tif, with its truth in OUT_sites.csv and OUT_defects.csv."""
+    from ..checks import check_choice
     from ..io import write_micrograph, write_table
     from ..simulation import PRESETS
     from ..simulation import simulate as run
 
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}.")
+    if preset is not None:
+        check_choice("preset", preset, PRESETS)
     amounts = {species: number(text) for species, text in (pair(d, "SPECIES=AMOUNT") for d in defect or ())}
     given = {
-        "field_of_view_nm": field_of_view_nm, "pixel_size_nm": pixel_size_nm, "dose_e_per_A2": dose, "engine": engine,
-        "seed": seed,
+        "field_of_view_nm": field_of_view_nm, "pixel_size_nm": pixel_size_nm, "dose_e_per_A2": dose_e_per_A2,
+        "engine": engine, "seed": seed,
     }  # fmt: skip
     keywords: dict[str, Any] = {**PRESETS.get(preset or "", {}), **{k: v for k, v in given.items() if v is not None}}
     micrograph, sites = run(crystal, defects=amounts or None, **bench(keywords, set_))
@@ -81,7 +82,7 @@ def analyze(
 
 
 def batch(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="files, or folders of them")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="files, or folders of them")],
     out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
     workers: Annotated[int | None, typer.Option(help="processes; 0 for none beside this one")] = None,
@@ -103,7 +104,7 @@ def batch(
 
 
 def average_dataset(
-    dataset: Annotated[Path, typer.Argument(help="folder that batch has written")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="folder that batch has written")],
     max_members: Annotated[int | None, typer.Option(help="of a species, evenly from the images")] = None,
     max_images: Annotated[int | None, typer.Option()] = None,
 ) -> None:
@@ -122,7 +123,7 @@ def average_dataset(
 
 
 def watch(
-    folder: Annotated[Path, typer.Argument(help="folder into which the microscope writes")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder into which the microscope writes")],
     out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
     hook: Annotated[

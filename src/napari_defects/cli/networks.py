@@ -13,7 +13,9 @@ from ._running import pair, progress_bar
 
 def train(
     out: Out,
-    name: Annotated[str | None, typer.Argument(help="recipe, as wse2-te or mote2-cells; not with --match")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="recipe, as wse2-te or mote2-cells; not with --match")
+    ] = None,
     match: Annotated[Path | None, typer.Option(metavar="IMAGE", help="fine-tune to this image's microscope")] = None,
     start: Annotated[str | None, typer.Option(help="network or its file to begin from")] = None,
     labels: Annotated[
@@ -99,9 +101,9 @@ def _fine_tune(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="network or its file; 'none' for intensities alone")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="network or its file; 'none' for intensities alone")],
     truth: Annotated[
-        list[Path], typer.Argument(metavar="TRUTH...", help="labelled images: folders, or images each with its table")
+        list[Path], typer.Argument(metavar="TRUTH", help="labelled images: folders, or images each with its table")
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="write all scores as .json, or the classes as .csv")

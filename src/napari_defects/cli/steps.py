@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -114,15 +114,14 @@ def strain(out: Out, sites: SeenSites, recipe: RecipeFile = None, set_: Settings
 
 def track(
     out: Out, defects: DefectsFile, max_step_nm: Annotated[float | None, typer.Option()] = None,
-    memory_frames: Annotated[int | None, typer.Option()] = None,
+    memory_frames: Annotated[int | None, typer.Option()] = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
     """Write the defects of a movie with the trajectories they belong to."""
     from ..io import read_table, write_table
-    from ..tracks import track as run
+    from ..pipeline import Run
 
-    given = {"max_step_nm": max_step_nm, "memory_frames": memory_frames}
-    keywords: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    write_table(run(read_table(defects, "defects"), **keywords), out)
+    given = {"track": {"max_step_nm": max_step_nm, "memory_frames": memory_frames}}
+    write_table(Run(read_recipe(recipe, set_).updated(given))("track", read_table(defects, "defects")), out)
 
 
 def count(

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..checks import check_range, check_type
 from ..crystals import CRYSTALS, Crystal
 from ..lattice import Lattice
 from ..tables import Strain, check
-from .shifts import DISPLACEMENT, displacements
+from .shifts import DISPLACEMENT, check_lattice, displacements
 
 Array = npt.NDArray[np.float64]
 
@@ -63,6 +64,10 @@ def strain(
     ValueError
         If columns are missing, `neighbors` is not a closed shell or `draws_pm` is of another shape.
     """
+    check_type("sites", sites, pd.DataFrame, "make one with assign_sites()")
+    check_lattice(lattice)
+    check_range("neighbors", neighbors, 3, whole=True)
+    check_range("frame_deg", frame_deg)
     if draws_pm is not None and np.shape(draws_pm)[1:] != (len(sites), 2):
         raise ValueError(f"`draws_pm` must be of shape (m, {len(sites)}, 2), got {np.shape(draws_pm)}.")
     known = lattice is None and set(DISPLACEMENT) <= set(sites.columns)

@@ -9,7 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.interpolate import LinearNDInterpolator
 
+from ..checks import check_choice, check_place, check_range
+from ..tables import check
+from .shifts import DISPLACEMENT
+
 Array = npt.NDArray[np.float64]
+
+_PLACED = ("frame", "y_ideal_nm", "x_ideal_nm")
 
 
 def strain_image(
@@ -41,13 +47,16 @@ def strain_image(
     ndarray of float32, shape `shape`
         NaN outside the columns.
     """
-    if component not in strain.columns:
-        raise ValueError(f"`component` must be a column of the strain table, got {component!r}; try 'dilation'.")
+    strain = _with(strain, component)
+    check_range("frame", frame, 0, whole=True)
+    for size in np.ravel(pixel_size_nm):
+        check_range("pixel_size_nm", size, 0, above=True)
+    pixel = np.broadcast_to(np.asarray(pixel_size_nm, float), (2,))
+    origin = check_place("origin_nm", origin_nm)
     rows = strain[(strain["frame"] == frame) & strain[component].notna() & strain["y_ideal_nm"].notna()]
     if len(rows) < 4:
         return np.full(shape, np.nan, np.float32)
-    pixel = np.broadcast_to(np.asarray(pixel_size_nm, float), (2,))
-    axes = [origin_nm[k] + pixel[k] * np.arange(shape[k]) for k in (0, 1)]
+    axes = [origin[k] + pixel[k] * np.arange(shape[k]) for k in (0, 1)]
     inside = LinearNDInterpolator(rows[["y_ideal_nm", "x_ideal_nm"]].to_numpy(), rows[component].to_numpy(float))
     return np.asarray(inside(*np.meshgrid(*axes, indexing="ij")), np.float32)
 
@@ -104,9 +113,11 @@ def line_profile(
     -------
     LineProfile
     """
-    if component not in strain.columns:
-        raise ValueError(f"`component` must be a column of the strain table, got {component!r}; try 'dilation'.")
-    start, end = np.asarray(start_nm, float), np.asarray(end_nm, float)
+    strain = _with(strain, component)
+    check_range("width_nm", width_nm, 0, above=True)
+    if step_nm is not None:
+        check_range("step_nm", step_nm, 0, above=True, hint="or None for one point per column")
+    start, end = check_place("start_nm", start_nm), check_place("end_nm", end_nm)
     length = float(np.linalg.norm(end - start))
     if length == 0:
         raise ValueError("`start_nm` and `end_nm` are the same point; draw a longer line.")
@@ -131,6 +142,13 @@ def line_profile(
         err = 1 / np.sqrt(total[full]) if known else np.full(int(full.sum()), np.nan)
     order = np.argsort(distance)
     return LineProfile(component, distance[order], value[order], err[order])
+
+
+def _with(strain: pd.DataFrame, component: str) -> pd.DataFrame:
+    """Return a table whose rows have places, and a component; ValueError where it has not."""
+    strain = check(strain, "strain", _PLACED)
+    check_choice("component", component, strain.columns)
+    return strain
 
 
 def _error_names(component: str) -> list[str]:
@@ -162,7 +180,10 @@ def radial_profile(
         shell), turning_pm (perpendicular, from x towards y), turning_err_pm, spread_pm (standard
         deviation within the shell).
     """
-    x = strain[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float) - np.asarray(center_nm, float)
+    strain = check(strain, "strain", [*_PLACED, "sublattice", *DISPLACEMENT])
+    check_range("tolerance_nm", tolerance_nm, 0)
+    check_range("reach_nm", reach_nm, 0, above=True)
+    x = strain[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float) - check_place("center_nm", center_nm)
     u, err = strain[["uy_pm", "ux_pm"]].to_numpy(float), strain[["uy_err_pm", "ux_err_pm"]].to_numpy(float)
     r = np.linalg.norm(x, axis=1)
     rows, copies = [], strain.attrs.get("copies", 1)

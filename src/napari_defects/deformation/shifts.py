@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..checks import check_choice, check_place, check_range, check_type
 from ..lattice import Lattice
 from ..tables import STRAIN, Strain, check
 
@@ -15,6 +16,7 @@ Array = npt.NDArray[np.float64]
 
 DISPLACEMENT = ["uy_pm", "ux_pm", "uy_err_pm", "ux_err_pm"]
 _SITE = ["frame", "i", "j", "sublattice"]
+_FITS = ("offsets", "none", "affine")
 _CLIP = 4.0
 
 
@@ -53,10 +55,15 @@ def displacements(
 
     Raises
     ------
+    TypeError
+        If `sites` is no table, or `lattice` no Lattice.
     ValueError
-        If columns are missing, or no column is left outside the excluded core.
+        If columns are missing, an argument is out of range, or no column is left outside the excluded core.
     """
     table = check(sites, "sites")
+    check_choice("fit", fit, _FITS)
+    check_lattice(lattice)
+    check_range("exclude_nm", exclude_nm, 0)
     on_lattice = table["i"].notna().to_numpy() & table["j"].notna().to_numpy()
     ideal = np.where(on_lattice[:, None], table[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float), np.nan)
     if lattice is not None:
@@ -68,7 +75,7 @@ def displacements(
     err = table[["y_err_nm", "x_err_nm"]].to_numpy()
     fitted = np.isfinite(u).all(1)
     if center_nm is not None:
-        fitted &= np.linalg.norm(ideal - np.asarray(center_nm, float), axis=1) >= exclude_nm
+        fitted &= np.linalg.norm(ideal - check_place("center_nm", center_nm), axis=1) >= exclude_nm
     if fit != "none" and np.isfinite(u).any():
         u = u - _reference_shift(table, ideal, u, fitted, affine=fit == "affine")
     result = table.assign(**dict.fromkeys((c.name for c in STRAIN if c.name not in table.columns), np.nan))
@@ -83,6 +90,12 @@ def displacements(
     checked = check(result, "strain")
     checked.attrs = dict(sites.attrs) | ({} if lattice is None else {"crystal": lattice.crystal.name})
     return Strain(checked)
+
+
+def check_lattice(lattice: Lattice | None) -> None:
+    """Raise TypeError for what is no reference."""
+    if lattice is not None:
+        check_type("lattice", lattice, Lattice, "fit one with fit_lattice(atoms, crystal), or leave it out")
 
 
 def _reference_shift(

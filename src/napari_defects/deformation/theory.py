@@ -71,4 +71,5 @@ def _read(path: Path) -> Any:
     try:
         return read(path, format={".lmp": "lammps-data", ".data": "lammps-data"}.get(path.suffix.lower()))
     except Exception as error:  # ase's readers raise whatever they like
-        raise ValueError(f"`structure` {path.name} is no POSCAR, CIF, XYZ or LAMMPS data: {error}.") from None
+        reason = str(error).strip(" .") or type(error).__name__  # some of them come without a word
+        raise ValueError(f"`structure` {path.name} is no POSCAR, CIF, XYZ or LAMMPS data: {reason}.") from None

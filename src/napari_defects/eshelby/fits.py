@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import chi2 as chi2_distribution
 
+from ..checks import check_choice, check_place, check_range
 from ..crystals import CRYSTALS
 from ..deformation import strain as gradient
 from ..tables import Strain, check
@@ -140,6 +141,8 @@ def fit_eshelby(
         None for that of the crystal named in ``strain.attrs["crystal"]``, else 0.2. Without a
         deviator it does not enter C.
     background : {"offsets", "affine"}
+        What the reference lattice may have wrong, fitted beside the inclusion: a rigid offset of each
+        sublattice, or a uniform strain and rotation as well.
     draws_pm : ndarray, shape (m, row, 2), optional
         Noise of uy_pm and ux_pm of each row, from `ClassAverage.draws`, for the errors of the inclusion and the
         p-value of the oscillation; None takes it from the errors of the rows.
@@ -154,33 +157,26 @@ def fit_eshelby(
     Raises
     ------
     ValueError
-        If fewer than 6 columns with errors are left.
+        If an argument is out of range, or fewer than 6 columns with errors are left.
     """
-    table = check(strain, "strain")
+    table, center = check(strain, "strain"), check_place("center_nm", center_nm)
+    check_choice("eigenstrain", eigenstrain, ("dilatation", "general"))
+    check_choice("background", background, ("offsets", "affine"))
+    check_range("n_null", n_null, 1, whole=True)
     if poisson_ratio is None:
         crystal = CRYSTALS.get(str(strain.attrs.get("crystal")))
         poisson_ratio = crystal.poisson_ratio if crystal else 0.2
-    center = np.asarray(center_nm, float)
-    x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy() - center
-    u, err = table[["uy_pm", "ux_pm"]].to_numpy() / 1000, table[["uy_err_pm", "ux_err_pm"]].to_numpy() / 1000
-    r = np.linalg.norm(x, axis=1)
-    if not np.isfinite(err).any():
-        err = np.full_like(err, 1e-3)  # a structure is exact: chi-square then is in pm^2
-    use = (r >= exclude_nm) & (r <= (np.inf if reach_nm is None else reach_nm))
-    use &= np.isfinite(u).all(1) & np.isfinite(err).all(1) & (err > 0).all(1)
-    if use.sum() < 6:
-        raise ValueError(
-            f"only {int(use.sum())} columns with displacement and error lie outside `exclude_nm` = {exclude_nm} nm of "
-            f"{center}; at least 6 are needed: make it smaller or the averaged patch larger."
-        )
+    use = _selected(table, center, exclude_nm, np.inf if reach_nm is None else reach_nm)
     noise = None
     if draws_pm is not None:
         if np.shape(draws_pm)[1:] != (len(table), 2):
             raise ValueError(f"`draws_pm` must be of shape (m, {len(table)}, 2), got {np.shape(draws_pm)}.")
         noise = np.asarray(draws_pm, float)[:, use] / 1000
-    table, x, u, r = table[use].reset_index(drop=True), x[use], u[use], r[use]
+    table = table[use].reset_index(drop=True)
+    x = table[["y_ideal_nm", "x_ideal_nm"]].to_numpy() - center
+    u, r = table[["uy_pm", "ux_pm"]].to_numpy() / 1000, np.linalg.norm(x, axis=1)
     copies = int(strain.attrs.get("copies", 1))
-    err = err[use] * np.sqrt(copies)  # symmetric copies are not independent
+    err = _errors(table) * np.sqrt(copies)  # symmetric copies are not independent
     nuisance = _nuisance(x, table["sublattice"].to_numpy(), background)
     n_strengths = 3 if eigenstrain == "general" else 1
 
@@ -209,15 +205,8 @@ def fit_eshelby(
     strengths[:n_strengths], strength_errs[:n_strengths] = solution[:n_strengths], sigma[:n_strengths]
     fields = basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio)
     model, offset = fields @ strengths, nuisance @ solution[n_strengths:]
-    residual, n = u - model - offset, x / r[:, None]
     free = len(solution) if copies == 1 else n_strengths  # offsets and gradients of a symmetric average are zero
     dof = max(round(u.size / copies) - free - int(np.isfinite(radius)), 1)
-    columns = {
-        "y_nm": table["y_ideal_nm"], "x_nm": table["x_ideal_nm"], "sublattice": table["sublattice"], "r_nm": r,
-        "angle_rad": np.arctan2(x[:, 0], x[:, 1]), "radial_pm": 1000 * (n * (u - offset)).sum(1),
-        "radial_err_pm": 1000 * np.sqrt((n**2 * err**2).sum(1)), "model_pm": 1000 * (n * model).sum(1),
-        "uy_residual_pm": 1000 * residual[:, 0], "ux_residual_pm": 1000 * residual[:, 1],
-    }  # fmt: skip
     taken = np.concatenate([fields[..., :n_strengths], nuisance], -1)
     return EshelbyFit(
         c_nm2=float(strengths[0]),
@@ -231,9 +220,40 @@ def fit_eshelby(
         chi2=chi2,
         dof=dof,
         p_value=float(chi2_distribution.sf(chi2, dof)),
-        residuals=pd.DataFrame(columns),
+        residuals=_residuals(table, x, u - offset, err, model),
         oscillation=find_oscillation(x, u, err, taken, draws=noise, n_null=n_null, seed=seed),
     )
+
+
+def _errors(table: pd.DataFrame) -> Array:
+    """1 sigma of the displacements in nm, shape (n, 2)."""
+    err = table[["uy_err_pm", "ux_err_pm"]].to_numpy() / 1000
+    return err if np.isfinite(err).any() else np.full_like(err, 1e-3)  # a structure is exact: chi-square is in pm^2
+
+
+def _selected(table: pd.DataFrame, center: Array, exclude_nm: float, reach_nm: float) -> npt.NDArray[np.bool_]:
+    """Rows with displacement and error around the core; ValueError where they are too few."""
+    r = np.linalg.norm(table[["y_ideal_nm", "x_ideal_nm"]].to_numpy() - center, axis=1)
+    u, err = table[["uy_pm", "ux_pm"]].to_numpy(), _errors(table)
+    use = (r >= exclude_nm) & (r <= reach_nm) & np.isfinite(u).all(1) & np.isfinite(err).all(1) & (err > 0).all(1)
+    if use.sum() < 6:
+        raise ValueError(
+            f"only {int(use.sum())} columns with displacement and error lie outside `exclude_nm` = {exclude_nm} nm of "
+            f"{center}; at least 6 are needed: make it smaller or the averaged patch larger."
+        )
+    return np.asarray(use)
+
+
+def _residuals(table: pd.DataFrame, x: Array, u: Array, err: Array, model: Array) -> pd.DataFrame:
+    """Return what was fitted, less its offset, and what is left of it; all in pm."""
+    r = np.linalg.norm(x, axis=1)
+    n, left = x / r[:, None], u - model
+    return pd.DataFrame({
+        "y_nm": table["y_ideal_nm"], "x_nm": table["x_ideal_nm"], "sublattice": table["sublattice"], "r_nm": r,
+        "angle_rad": np.arctan2(x[:, 0], x[:, 1]), "radial_pm": 1000 * (n * u).sum(1),
+        "radial_err_pm": 1000 * np.sqrt((n**2 * err**2).sum(1)), "model_pm": 1000 * (n * model).sum(1),
+        "uy_residual_pm": 1000 * left[:, 0], "ux_residual_pm": 1000 * left[:, 1],
+    })  # fmt: skip
 
 
 def _nuisance(x: Array, sublattice: npt.NDArray[np.object_], background: str) -> Array:

@@ -44,12 +44,6 @@ class Oscillation:
     phase_rad: float
     gain: float
 
-    def radial_pm(self, r_nm: npt.ArrayLike) -> Array:
-        """Radial displacement in pm at distances `r_nm`."""
-        r = np.asarray(r_nm, float)
-        wave = np.cos(2 * np.pi * r / self.wavelength_nm + self.phase_rad)
-        return np.asarray(self.amplitude_pm * wave * np.exp(-r / self.decay_nm))
-
 
 def find_oscillation(
     x: Array, u: Array, err: Array, taken: Array, *, draws: Array | None = None, n_null: int = 2000, seed: int = 0

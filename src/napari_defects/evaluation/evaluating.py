@@ -12,6 +12,7 @@ import pandas as pd
 
 from .. import noise
 from ..atoms import locate
+from ..checks import check_range
 from ..crystals import Crystal, get_crystal
 from ..defects import classify
 from ..lattice import assign_sites, fit_lattice
@@ -107,11 +108,9 @@ def evaluate(
     ValueError
         If there is no labelled image, an argument is out of range, or an image cannot be analysed.
     """
-    if not 0 < keep_electrons <= 1:
-        raise ValueError(f"`keep_electrons` must be above 0 and at most 1, got {keep_electrons}.")
-    for name, value in (("radius_nm", radius_nm), ("border_nm", border_nm)):
-        if not 0 <= value < 10:
-            raise ValueError(f"`{name}` must be 0 to 10 nm, got {value}.")
+    check_range("keep_electrons", keep_electrons, 0, 1, above=True)
+    check_range("radius_nm", radius_nm, 0, 10)
+    check_range("border_nm", border_nm, 0, 10)
     chosen, known = _chosen(model), get_crystal(crystal) if crystal else None
     known = known or get_crystal(getattr(chosen, "crystal", "") or _no_crystal())
     images, parts = list(labelled), []

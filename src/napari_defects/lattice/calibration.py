@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from ..crystals import Crystal, get_crystal
-from ..micrograph import Micrograph
+from ..micrograph import Micrograph, check_micrograph
 from .phasing import measure_pixel, some
 from .reciprocal import PEAK_POWER, find_period
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
@@ -36,6 +36,7 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
     ValueError
         If every frame is blank, or the power spectrum shows no lattice of the crystal's shape.
     """
+    check_micrograph(micrograph)
     crystal = get_crystal(crystal)
     stated = micrograph.pixel_size_nm
     sides = np.ones(2) if stated is None else micrograph.pixel_size_yx_nm
@@ -53,7 +54,7 @@ def calibrate(micrograph: Micrograph, crystal: str | Crystal) -> Micrograph:
         ratio = float(np.sqrt(crystal.cell_area_nm2 / abs(np.linalg.det(vectors_px * sides))))
     measured = ratio * sides
     if stated is not None and abs(ratio - 1) > 0.01:
-        _log.info("pixel size %s nm in the file, %.5g nm by the lattice of %s", stated, measured[1], crystal.name)
+        log.info("pixel size %s nm in the file, %.5g nm by the lattice of %s", stated, measured[1], crystal.name)
     square = stated is None or isinstance(stated, float)
     calibrated = micrograph.with_pixel_size(float(measured[0]) if square else (float(measured[0]), float(measured[1])))
     return replace(calibrated, metadata={**micrograph.metadata, "stated_pixel_size_nm": stated})

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
+from scipy.stats import median_abs_deviation
 
 from ..crystals import Crystal, column_name, get_crystal
 from ..tables import Atoms, check, positions_nm
@@ -23,7 +24,7 @@ from .indexing import TOLERANCE, bond_length, find_basis, index_along_tree, orie
 from .model import Array, Indices, Lattice, fitted_terms
 from .occupancy import empty_sites, occupancy
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _MIN_ATOMS = 12
 _LEAST_SCORE = 0.06  # of a basis worth a try, and
@@ -78,10 +79,10 @@ def fit_lattice(atoms: Atoms, crystal: str | Crystal, *, brightest: str | None =
     if not lattices:
         raise ValueError(f"no lattice of {crystal.name} found: the table of atoms is empty; is the image in focus?")
     if lost:
-        _log.warning("no lattice in %d of %d frames; the one before was kept there.", lost, len(lattices))
+        log.warning("no lattice in %d of %d frames; the one before was kept there.", lost, len(lattices))
     first = lattices[0]
     if abs(first.scale - 1) > 0.15:
-        _log.warning(
+        log.warning(
             "the lattice is %.2f times as large as that of %s; is the pixel size right? calibrate() measures it.",
             first.scale,
             crystal.name,
@@ -132,14 +133,14 @@ def _fit_frame(table: pd.DataFrame, crystal: Crystal, previous: Lattice | None, 
         why = f"{on.mean():.0%} lie on the best one, {lattice.residual_pm:.0f} pm off it where {error:.0f} are expected"
         raise _lost(crystal, points, why)
     if previous is None and brightest is None and odds < _SURE_ODDS:
-        _log.warning(
+        log.warning(
             "which columns are %s is not certain (odds of %.2g to 1 by their brightness); if you know which are the "
             "brightest here, say so with `brightest` (%s).",
             " and which ".join(column_name(s.column) for s in crystal.sublattices), odds,
             " or ".join(s.name for s in crystal.sublattices),
         )  # fmt: skip
     if previous is None and on.mean() < 1 - _OFF:
-        _log.warning(
+        log.warning(
             "%.0f %% of the atoms are not on this lattice of %s; if there is another grain, fit_grains() fits both.",
             100 * (1 - on.mean()), crystal.name,
         )  # fmt: skip
@@ -160,11 +161,13 @@ def _least_squares(points: Array, cells: Array, crystal: Crystal, use: npt.NDArr
     design = np.column_stack([np.ones(len(cells)), cells])
     affine, _ = robust_fit(design, points)
     distortion, residual = fit_distortion(design @ affine, points - design @ affine)
-    kept = np.abs(residual) < 4 * 1.4826 * np.median(np.abs(residual))
+    kept = np.abs(residual) < 4 * median_abs_deviation(residual, axis=None, scale="normal")
     rms = 1e3 * float(np.sqrt(np.mean(residual[kept.all(1)] ** 2))) if kept.all(1).any() else 0.0
     terms = fitted_terms(design @ affine, distortion)[kept.all(axis=1)]
     normal = terms.T @ terms + 1e-4 * np.eye(terms.shape[1])
-    return Lattice(crystal, affine[0], affine[1], affine[2], distortion, rms, spread=np.linalg.inv(normal))
+    return Lattice(
+        crystal, affine[0], affine[1], affine[2], distortion, rms, spread=np.asarray(np.linalg.inv(normal), float)
+    )
 
 
 def _undisturbed(lattice: Lattice, points: Array, sites: Indices, amplitude: Array) -> npt.NDArray[np.bool_]:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from ..checks import check_range
 from ..crystals import Crystal
 from ..tables import Atoms, check, positions_nm
 from .fitting import fit_lattice
@@ -39,8 +40,7 @@ def fit_grains(atoms: Atoms, crystal: str | Crystal, *, most: int = 2) -> list[t
     ValueError
         If no lattice is found at all, or `most` is not positive.
     """
-    if most < 1:
-        raise ValueError(f"`most` must be at least 1, got {most}.")
+    check_range("most", most, 1, whole=True)
     rest, grains = Atoms(check(atoms, "atoms")), []
     for number in range(most):
         try:

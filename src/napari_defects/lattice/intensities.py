@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import median_abs_deviation
 
 from ..tables import Sites, check
 
@@ -34,7 +35,7 @@ def sublattice_intensities(sites: Sites) -> pd.DataFrame:
     rows = []
     for name, own in on.groupby("sublattice")["amplitude"]:
         middle = float(own.median())
-        scatter = 1.4826 * float((own - middle).abs().median())
+        scatter = float(median_abs_deviation(own, scale="normal"))
         rows.append((name, len(own), middle, 1.2533 * scatter / np.sqrt(len(own)), scatter))
     result = pd.DataFrame(rows, columns=["sublattice", "columns", "amplitude", "amplitude_err", "scatter"])
     result = result.sort_values("amplitude", ascending=False, ignore_index=True)

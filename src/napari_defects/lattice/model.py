@@ -82,23 +82,21 @@ class Lattice:
         Parameters
         ----------
         i, j : array_like of int
-            Cell indices.
+            Cell indices; one stands for all.
         sublattice : array_like of int or str
-            Index or name of the sublattice.
+            Index or name of the sublattice; one stands for all.
 
         Returns
         -------
         ndarray, shape (n, 2)
             (y, x) in nm, the scan distortion included.
         """
-        cells = np.column_stack([np.atleast_1d(np.asarray(k, float)) for k in (i, j)])
-        affine = self.origin_nm + (cells + self.crystal.fractions[self._numbers(sublattice)]) @ self.vectors_nm
+        affine = self.origin_nm + self._cells(i, j, sublattice) @ self.vectors_nm
         return affine if self.distortion is None else affine + self.distortion(affine)
 
     def position_err(self, i: Any, j: Any, sublattice: Any) -> Array:
         """1 sigma of where a site is expected, per axis, in nm, shape (n,); NaN where the lattice was not fitted."""
-        cells = np.column_stack([np.atleast_1d(np.asarray(k, float)) for k in (i, j)])
-        cells = cells + self.crystal.fractions[self._numbers(sublattice)]
+        cells = self._cells(i, j, sublattice)
         if not len(self.spread):
             return np.full(len(cells), np.nan)
         terms = fitted_terms(self.origin_nm + cells @ self.vectors_nm, self.distortion)
@@ -116,16 +114,26 @@ class Lattice:
         Returns
         -------
         i, j, sublattice : ndarrays of int, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If a position is not finite.
         """
-        cells = (self._undistorted(np.atleast_2d(np.asarray(points_nm, float))) - self.origin_nm) @ np.linalg.inv(
-            self.vectors_nm
-        )
+        points = np.asarray(points_nm, float)
+        points = np.atleast_2d(points) if points.size else points.reshape(0, 2)
+        if points.shape[1:] != (2,) or not np.isfinite(points).all():
+            bad = int(np.sum(~np.isfinite(points)))
+            raise ValueError(
+                f"`points_nm` must be finite places (y, x), shape (n, 2), got {points.shape} with {bad} not finite."
+            )
+        cells = (self._undistorted(points) - self.origin_nm) @ np.linalg.inv(self.vectors_nm)
         corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
         fractions = self.crystal.fractions
         found = np.floor(cells[:, None] - fractions)[:, :, None] + corners  # (n, sublattice, corner, 2)
         distance = np.linalg.norm((found + fractions[:, None] - cells[:, None, None]) @ self.vectors_nm, axis=-1)
-        best = distance.reshape(len(cells), -1).argmin(1)
-        ij = found.reshape(len(cells), -1, 2)[np.arange(len(cells)), best].astype(np.int64)
+        best = distance.reshape(len(cells), 4 * len(fractions)).argmin(1)
+        ij = found.reshape(len(cells), 4 * len(fractions), 2)[np.arange(len(cells)), best].astype(np.int64)
         return ij[:, 0], ij[:, 1], (best // 4).astype(np.int64)
 
     def _undistorted(self, points_nm: Array) -> Array:
@@ -135,11 +143,19 @@ class Lattice:
                 affine = points_nm - self.distortion(affine)
         return affine
 
+    def _cells(self, i: Any, j: Any, sublattice: Any) -> Array:
+        """Fractional coordinates of sites, shape (n, 2)."""
+        i, j, number = np.broadcast_arrays(*(np.atleast_1d(np.asarray(k, float)) for k in (i, j)),
+                                           self._numbers(sublattice))  # fmt: skip
+        return np.asarray(np.column_stack([i, j]) + self.crystal.fractions[number])
+
     def _numbers(self, sublattice: Any) -> Indices:
         names = np.atleast_1d(np.asarray(sublattice))
-        if names.dtype.kind in "iu":
-            return names.astype(np.int64)
         order = {s.name: n for n, s in enumerate(self.crystal.sublattices)}
+        if names.dtype.kind in "iu":
+            if ((names < 0) | (names >= len(order))).any():
+                raise ValueError(f"`sublattice` must be 0 to {len(order) - 1} or a name, got {sublattice!r}.")
+            return names.astype(np.int64)
         unknown = sorted({str(n) for n in names} - set(order))
         if unknown:
             raise ValueError(f"`sublattice` must be one of {', '.join(order)}, got {', '.join(unknown)}.")

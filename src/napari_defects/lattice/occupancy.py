@@ -11,6 +11,7 @@ from ..crystals import Crystal
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+_MOST_CELLS = 2**28
 
 
 def empty_sites(
@@ -34,10 +35,8 @@ def empty_sites(
     -------
     i, j, sublattice : ndarrays of int
     """
-    start = occupied[:, :2].min(0) - 2
-    shape = (*(occupied[:, :2].max(0) - start + 3), len(crystal.sublattices))
-    full = np.zeros(shape, bool)
-    full[tuple((occupied - [*start, 0]).T)] = True
+    full, start = _grid(occupied, crystal, 2)
+    shape = full.shape
     i, j, s = (k.ravel() for k in np.indices(shape))
     where = position(i + start[0], j + start[1], s)
     margin = 0.5 * crystal.nearest_neighbor_nm * scale
@@ -71,15 +70,24 @@ def occupancy(sites: Indices, crystal: Crystal) -> float:
         i, j and number of the sublattice of every atom.
     crystal : Crystal
     """
-    start = sites[:, :2].min(0) - 3
-    full = np.zeros((*(sites[:, :2].max(0) - start + 4), len(crystal.sublattices)), bool)
-    full[tuple((sites - [*start, 0]).T)] = True
+    full, _ = _grid(sites, crystal, 3)
     shares = [
         np.mean([_shifted(full[..., other], di, dj)[full[..., number]] for di, dj, other in neighbors])
         for number, neighbors in enumerate(_neighbors(crystal))
         if full[..., number].any()
     ]
     return float(np.average(shares, weights=[n for n in full.sum((0, 1)) if n]))
+
+
+def _grid(sites: Indices, crystal: Crystal, rim: int) -> tuple[npt.NDArray[np.bool_], Indices]:
+    """Which sites are occupied, shape (i, j, sublattice), with an empty rim; and the cell that comes first."""
+    start = sites[:, :2].min(0) - rim
+    cells = sites[:, :2].max(0) - start + rim + 1
+    if np.prod(cells, dtype=float) > _MOST_CELLS:
+        raise ValueError(f"`atoms` lie {cells.max()} cells of {crystal.name} apart, as in no image; are they in nm?")
+    full = np.zeros((*cells, len(crystal.sublattices)), bool)
+    full[tuple((sites - [*start, 0]).T)] = True
+    return full, start
 
 
 def _neighbors(crystal: Crystal) -> list[list[tuple[int, int, int]]]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import dctn, fft2, fftfreq, idctn, next_fast_len
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
+from scipy.stats import median_abs_deviation
 
 from ..crystals import Crystal, get_crystal
 from ..gaussian.threads import in_turn
@@ -86,7 +87,7 @@ class Field:
         flat = micrograph.frame(frame).astype(float)
         flat = flat - blurred(flat, _HIGH_PASS_NM / pixel)
         flat -= np.median(flat)
-        spread = 1.4826 * float(np.median(np.abs(flat)))
+        spread = float(median_abs_deviation(flat, axis=None, scale="normal"))
         flat = np.clip(flat, -4 * spread, 3 * spread)
         smooth = blurred(flat, _ATOM_NM / pixel)
         slope = np.array(np.gradient(smooth)) / pixel[:, None, None]
@@ -108,8 +109,7 @@ class Field:
     @cached_property
     def _usual(self) -> tuple[float, float]:
         """Middle of the pixels, and their scatter (1 sigma)."""
-        middle = float(np.median(self.smooth))
-        return middle, 1.4826 * float(np.median(np.abs(self.smooth - middle)))
+        return float(np.median(self.smooth)), float(median_abs_deviation(self.smooth, axis=None, scale="normal"))
 
 
 def find_host(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from ..checks import check_range, check_type
 from ..tables import Atoms, Sites, check, positions_nm
 from .fitting import by_frame
 from .model import Array, Indices, Lattice
@@ -42,8 +43,8 @@ def assign_sites(atoms: Atoms, lattice: Lattice, *, max_offset_nm: float = 0.08)
     ValueError
         If `max_offset_nm` is not positive, or if a column is missing.
     """
-    if not max_offset_nm > 0:
-        raise ValueError(f"`max_offset_nm` must be positive, got {max_offset_nm}.")
+    check_range("max_offset_nm", max_offset_nm, 0, above=True)
+    check_type("lattice", lattice, Lattice, "fit one with fit_lattice(atoms, crystal)")
     atoms = Atoms(check(atoms, "atoms"))
     parts = [_assign_frame(table, lattice.at(n), max_offset_nm * lattice.at(n).scale) for n, table in by_frame(atoms)]
     if not parts:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..checks import check_range
 from ..crystals import Crystal, is_species, site_of
 from ..intensities.photometry import relative_heights
-from ..micrograph import Maps, Micrograph
+from ..micrograph import Maps, Micrograph, check_micrograph
 from ..tables import Sites, check, crystal_of
 from .strangers import NEIGHBORS, Cluster, View
 
@@ -117,10 +118,9 @@ def discover(
     The null is the scatter of the pristine columns, widened where a neighbourhood scatters more (dirt); shares of
     false discoveries after Benjamini and Hochberg, J. R. Stat. Soc. B 57, 289 (1995). ``novelty`` is one minus it.
     """
-    if not 0 < false_share < 1:
-        raise ValueError(f"`false_share` must be above 0 and below 1, got {false_share}.")
-    if min_members < 2:
-        raise ValueError(f"`min_members` must be 2 or more, got {min_members}.")
+    check_micrograph(micrograph)
+    check_range("false_share", false_share, 0, 1, above=True, below=True)
+    check_range("min_members", min_members, 2, whole=True)
     crystal = crystal_of(sites)
     if maps is None and model is not None:
         from ..networks import predict

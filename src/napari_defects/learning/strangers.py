@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
-from scipy.stats import chi2
+from scipy.stats import chi2, median_abs_deviation
 
 from ..crystals import Crystal, Sublattice, site_of
 from ..intensities.photometry import center_and_width
@@ -100,9 +100,9 @@ class View:
         penalty = np.eye(excess.shape[1])
         rest -= excess @ np.linalg.solve(excess.T @ excess + penalty, excess.T @ rest)
         rest -= np.median(rest, axis=0)
-        limit = 4 * 1.4826 * np.median(np.abs(rest), axis=0)
+        limit = 4 * median_abs_deviation(rest, axis=0, scale="normal")
         score = rest @ np.linalg.svd(np.clip(rest, -limit, limit), full_matrices=False)[2][:_SHAPES].T
-        score /= 1.4826 * np.median(np.abs(score), axis=0)
+        score /= median_abs_deviation(score, axis=0, scale="normal")
         local = np.median((score**2).sum(1)[self.near], axis=1) / chi2.median(score.shape[1])
         score /= np.sqrt(np.maximum(local, 1))[:, None]
         return np.asarray(score)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import check_range
 from ..crystals import Crystal, get_crystal, is_species, site_of
 from ..intensities.verdicts import OUTLIERS
 from ..micrograph import Micrograph, Progress
@@ -150,10 +151,8 @@ def fine_tune(
     """
     from ..networks import Model, StopTraining, Training, load_model, train
 
-    if not minutes > 0:
-        raise ValueError(f"`minutes` must be positive, got {minutes}.")
-    if not 0 <= share < 1:
-        raise ValueError(f"`share` must be at least 0 and below 1, got {share}.")
+    check_range("minutes", minutes, 0, above=True)
+    check_range("share", share, 0, 1, below=True)
     began = time.perf_counter()
     start = model if isinstance(model, Model) else load_model(model)
     crystal = get_crystal(crystal or start.crystal or _no_crystal(start))

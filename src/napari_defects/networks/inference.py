@@ -6,13 +6,15 @@ import mmap
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ..micrograph import Maps, Micrograph, Progress
+from ..checks import check_range, check_type
+from ..micrograph import Maps, Micrograph, Progress, check_micrograph
 from .devices import fast_dtype, pick_device
 from .folding import folded
 from .models import Model, Network, load_model
@@ -71,10 +73,10 @@ def predict(
         If the pixel size is unknown or too coarse, a frame cannot be analysed, there is no such
         model or device, models do not agree, or a number is out of bounds.
     """
+    check_micrograph(micrograph)
     for name, value, low, high in (("tile_px", tile_px, 32, 16384), ("overlap_px", overlap_px, 0, 16384),
                                    ("views", views, 1, 8)):  # fmt: skip
-        if not isinstance(value, int | np.integer) or not low <= value <= high:
-            raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}.")
+        check_range(name, value, low, high, whole=True)
     models = _loaded(model)
     main, where = models[0], pick_device(device)
     members = _Members(models, int(views), where)
@@ -106,7 +108,9 @@ def predict(
 
 def _loaded(model: Model | str | Path | Sequence[Model | str | Path]) -> list[Model]:
     """Load what is not loaded, and check that all can be averaged."""
-    given = [model] if isinstance(model, Model | str | Path) else list(model)
+    given: list[Any] = [model] if isinstance(model, str) or not isinstance(model, Sequence) else list(model)
+    for one in given:
+        check_type("model", one, Model | str | Path, "name a shipped one (list_models) or a file")
     models = [m if isinstance(m, Model) else load_model(m) for m in given]
     if not models:
         raise ValueError("`model` must name at least one model.")

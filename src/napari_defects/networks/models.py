@@ -101,13 +101,6 @@ class Network(Described):
         """Sides and origins of tiles must be multiples of this."""
         return int(self.stem * 2 ** (len(self.down) - 1))
 
-    @property
-    def reach_px(self) -> int:
-        """Farthest pixel that can change an output, rounded up to the granularity."""
-        levels = len(self.down)
-        reach: int = self.stem * (2 * 2 * (2 ** (levels - 1) - 1) + 2 * 2 ** (levels - 1)) + self.granularity_px - 1
-        return -(-reach // self.granularity_px) * self.granularity_px
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (batch, class, y / stem, x / stem) of images (batch, input, y, x)."""
         x = F.pixel_unshuffle(x, self.stem).contiguous(memory_format=torch.channels_last)

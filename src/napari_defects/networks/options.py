@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..checks import check_fields, check_range
 from ..micrograph import check_pixel_size
 
 
@@ -85,18 +86,12 @@ class Training:
             ("steps", 1, 10**7), ("batch", 1, 1024), ("crop_px", 32, 2048), ("images", 1, 10**5),
             ("held_back", 1, 10**4), ("validate_every", 1, 10**7), ("patience", 1, 10**6),
         ):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}.")
-        for name, above, most in (
-            ("learning_rate", 0, 1), ("disc_radius_nm", 0, 1), ("images_per_step", -1e-9, 1e3),
-            ("average", -1e-9, 0.99999), ("balance", -1e-9, 1), ("weight_decay", -1e-9, 1),
-        ):  # fmt: skip
-            if not above < getattr(self, name) <= most:
-                raise ValueError(
-                    f"`{name}` must be above {max(above, 0):g} and at most {most}, got {getattr(self, name)}."
-                )
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"`minutes` must be positive, got {self.minutes}.")
-        if not all(value > 0 for value in self.odds.values()):
-            raise ValueError(f"`odds` must be positive, got {dict(self.odds)}.")
+            check_range(name, getattr(self, name), low, high, whole=True)
+        check_fields(self, ("learning_rate", "disc_radius_nm"), 0, 1, above=True)
+        check_fields(self, ("balance", "weight_decay"), 0, 1)
+        check_range("average", self.average, 0, 1, below=True)
+        check_range("images_per_step", self.images_per_step, 0, 1e3)
+        if self.minutes is not None:
+            check_range("minutes", self.minutes, 0, above=True, hint="or None")
+        for species, value in self.odds.items():
+            check_range("odds", value, 0, above=True, hint=f"for {species}")

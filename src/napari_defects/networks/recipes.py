@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_choice
 from ..crystals import CRYSTALS
 from ..micrograph import Progress
 from ..simulation import Conditions, training_pairs
@@ -166,10 +167,12 @@ def train_recipe(
         End after this time at the latest.
     workers : int
         Processes that simulate; 0 simulates between the steps.
-    device, progress
+    device : str, optional
         As for `train`.
     checkpoint, start : path, optional
         As in `Training`: resume there; begin from these weights.
+    progress : callable, optional
+        As for `train`.
 
     Returns
     -------
@@ -180,8 +183,7 @@ def train_recipe(
     ValueError
         If there is no such recipe, or `out` cannot be written.
     """
-    if name not in RECIPES:
-        raise ValueError(f"`name` must be one of the recipes {', '.join(RECIPES)}, got {name!r}.")
+    check_choice("name", name, RECIPES)
     recipe, out = RECIPES[name], place_for(out)
     given: dict[str, Any] = {"steps": steps, "minutes": minutes, "checkpoint": checkpoint, "start": start}
     options = replace(recipe.options, **{key: value for key, value in given.items() if value is not None})

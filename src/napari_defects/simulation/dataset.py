@@ -11,6 +11,7 @@ from multiprocessing import get_context
 import numpy as np
 import pandas as pd
 
+from ..checks import check_range
 from ..crystals import Crystal, get_crystal
 from ..micrograph import Micrograph
 from .bench import Bench
@@ -73,8 +74,7 @@ def training_pairs(
     scenes = [(c, conditions or Conditions.for_crystal(c)) for c in map(get_crystal, several)]
     if min(shape) < 32:
         raise ValueError(f"`shape` must be at least 32 pixels a side, got {shape}.")
-    if workers < 0:
-        raise ValueError(f"`workers` must be 0 or more, got {workers}.")
+    check_range("workers", workers, 0, whole=True)
     return _stream(scenes, n, shape, seed, workers)
 
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from scipy import fft
 from scipy.signal import lfilter
 
+from ..checks import check_fields, check_range
+
 Image = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 Mask = Callable[[Array], npt.NDArray[np.bool_]]
@@ -56,12 +58,11 @@ class Surface:
     grain_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("contamination", "speckle", "patch", "holes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
-        for name in ("contamination_scale_nm", "speckle_scale_nm", "patch_radius_nm", "hole_radius_nm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        check_fields(self, ("contamination", "speckle", "patch"), 0)
+        check_fields(self, ("contamination_scale_nm", "speckle_scale_nm", "patch_radius_nm", "hole_radius_nm"), 0,
+                     above=True)  # fmt: skip
+        check_fields(self, ("gradient", "grain_deg"))
+        check_range("holes", self.holes, 0, whole=True)
 
     def flake(self, extent_nm: Array, rng: np.random.Generator) -> Mask:
         """Draw where the flake is: a function of points (n, 2) relative to the centre of an image of `extent_nm`."""
@@ -185,14 +186,12 @@ class Detector:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.gain <= 0:
-            raise ValueError(f"`gain` must be positive, got {self.gain}.")
-        for name in ("read_noise_e", "line_noise_e", "flicker_e", "pulse_spread"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
-        for name in ("hot_pixels", "afterglow", "flicker_memory"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be a fraction, 0 to 1, got {getattr(self, name)}.")
+        check_range("gain", self.gain, 0, above=True)
+        check_range("offset", self.offset)
+        check_fields(self, ("read_noise_e", "line_noise_e", "flicker_e", "pulse_spread"), 0)
+        check_fields(self, ("hot_pixels", "afterglow", "flicker_memory"), 0, 1, below=True)
+        if self.saturation_e is not None:
+            check_range("saturation_e", self.saturation_e, 0, above=True, hint="or None")
         if np.dtype(self.dtype).kind not in "iuf":
             raise ValueError(f"`dtype` must be an integer or float type, got {self.dtype!r}.")
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ase.data import atomic_masses
 from scipy.spatial import cKDTree
 
+from ..checks import check_choice
 from ..crystals import GRAPHENE
 from .keating import Bond, bond, relaxed, wrapped
 
@@ -115,8 +116,7 @@ def template(kind: str, variant: int = 0, state: int = 0) -> Template:
     state : int
         0 or 1: the two orientations of a rotor, 60 degrees apart.
     """
-    if kind not in KINDS:
-        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+    check_choice("kind", kind, KINDS)
     sheet = _Sheet()
     if kind in CLUSTERS:
         _cluster(sheet, kind, variant, state)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .. import tables
+from ..checks import check_choice, check_place, check_range, check_type
 from ..crystals import Crystal, get_crystal
 from ..micrograph import Micrograph, Progress, check_pixel_size
 from ..tables import Sites
@@ -134,23 +135,24 @@ def simulate(
             f"`field_of_view_nm` must make an image of 32 to 16384 pixels a side, got {field_of_view_nm} "
             f"with pixels of {pixel_size_nm} nm."
         )
-    if not 0 < dose_e_per_A2 < 1e12:
-        raise ValueError(f"`dose_e_per_A2` must be positive, got {dose_e_per_A2}.")
-    if frames < 1:
-        raise ValueError(f"`frames` must be 1 or more, got {frames}.")
-    if engine not in ("fast", "multislice"):
-        raise ValueError(f"`engine` must be fast or multislice, got {engine!r}.")
-    if frozen_phonons < 0:
-        raise ValueError(f"`frozen_phonons` must be 0 or more, got {frozen_phonons}.")
-    if not 0 <= clustering <= 1:
-        raise ValueError(f"`clustering` must be 0 to 1, got {clustering}.")
+    for name, part, kind in (("microscope", microscope, Microscope), ("scan", scan, Scan),
+                             ("detector", detector, Detector), ("surface", surface, Surface)):  # fmt: skip
+        check_type(name, part, kind, f"make one: {kind.__name__}(...), or leave it out")
+    check_range("dose_e_per_A2", dose_e_per_A2, 0, 1e12, above=True)
+    check_range("disorder_pm", disorder_pm, 0)
+    check_range("clustering", clustering, 0, 1)
+    check_range("frames", frames, 1, whole=True)
+    check_range("frozen_phonons", frozen_phonons, 0, whole=True)
+    check_choice("engine", engine, ("fast", "multislice"))
     defects, motion, lines = dict(defects or {}), dict(motion or {}), dict(lines or {})
     shifts = {
         species: read_relaxation(by, crystal) if isinstance(by, (str, Path)) else by
         for species, by in (relaxation or {}).items()
     }
-    if short := [species for species, length in lines.items() if length < 1]:
-        raise ValueError(f"`lines[{short[0]!r}]` must be 1 or more sites, got {lines[short[0]]}.")
+    for species, length in lines.items():
+        check_range(f"lines[{species!r}]", length, 1, whole=True, hint="sites in a row")
+    for species, *place in at:
+        check_place("at", place, f"(species, y_nm, x_nm): a place of {species}")
     check_defects(crystal, defects)
     others = [m.becomes for m in motion.values() if m.becomes is not None]
     for species in (*(name for name, *_ in at), *motion, *others, *lines, *shifts):
@@ -165,7 +167,7 @@ def simulate(
     sites, truth = [], []
     for scene in bench.scenes(defects, rng, at=at, relaxation=shifts, motion=motion, **options):
         if not images:
-            _warn_of_missing(defects, scene)
+            _warn_of_missing(Counter({s: n for s, n in defects.items() if n > 1}) + Counter(s for s, *_ in at), scene)
         images.append(detector.read(scene.expected_e, rng, shot_noise=shot_noise))
         sites.append(true_sites(scene))
         truth.append(true_defects(scene))
@@ -186,11 +188,11 @@ def simulate(
     return Micrograph(data, pixel_size_nm, frame_interval_s, metadata), Sites(site_table)
 
 
-def _warn_of_missing(defects: Mapping[str, float], scene: Scene) -> None:
-    """Tell of which species fewer found room than were asked for by number."""
+def _warn_of_missing(wanted: Mapping[str, float], scene: Scene) -> None:
+    """Tell of which species fewer found room than were asked for by number or place."""
     placed = Counter(defect.species for defect in scene.specimen.defects)
-    for species, asked in defects.items():
-        if asked > 1 and placed[species] < asked:
+    for species, asked in wanted.items():
+        if placed[species] < asked:
             log.warning(
                 "only %d of %d %s found room in this field; simulate a larger one, or fewer defects.",
                 placed[species], asked, species,

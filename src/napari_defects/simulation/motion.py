@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..checks import check_fields, check_range
 from .graphene import KINDS, ROTORS
 from .placement import Placed, Placer
 
@@ -42,11 +43,8 @@ class Motion:
     appear: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("hop", "turn", "switch", "vanish"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be a probability, 0 to 1, got {getattr(self, name)}.")
-        if self.appear < 0:
-            raise ValueError(f"`appear` must be 0 or more, got {self.appear}.")
+        check_fields(self, ("hop", "turn", "switch", "vanish"), 0, 1)
+        check_range("appear", self.appear, 0)
         if self.switch and self.becomes is None:
             raise ValueError("`becomes` must name the species that a switch leads to, as V2_Se; got None.")
 

@@ -51,7 +51,7 @@ def check_species(crystal: Crystal, species: str) -> None:
     ):
         raise ValueError(f"`defects` must be named like V_Se, Te2_Se, Mo@Mo or {', '.join(KINDS)}, got {species!r}.")
     else:
-        occupants(species, crystal)
+        _terms(species, crystal)
 
 
 def alloy(crystal: str | Crystal, composition: Mapping[str, float]) -> dict[str, float]:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+from ..checks import check_fields, check_range, check_type
+
 _UNITS_NM = {"nm": 1.0, "um": 1e3, "mm": 1e6}
 _PATCH_NM = 6.0  # the probe is computed on a patch of at most this side
 
@@ -51,6 +53,9 @@ class Aberrations:
     phi54_deg: float = 0.0
     C56_mm: float = 0.0
     phi56_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, (item.name for item in fields(self)))
 
     def phase(self, alpha: Any, phi: Any, wavelength_nm: float) -> Any:
         """Phase chi in rad at polar angle `alpha` (rad) and azimuth `phi` (rad)."""
@@ -102,13 +107,10 @@ class Microscope:
             ("focal_spread_nm", 0.0, 100.0),
             ("source_tail", 0.0, 1.0),
         ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"`{name}` must be {low:g} to {high:g}, got {getattr(self, name)}.")
-        if self.detector_outer_mrad <= self.detector_inner_mrad:
-            raise ValueError(
-                f"`detector_outer_mrad` must be larger than the inner angle {self.detector_inner_mrad}, "
-                f"got {self.detector_outer_mrad}."
-            )
+            check_range(name, getattr(self, name), low, high)
+        check_range("detector_outer_mrad", self.detector_outer_mrad, self.detector_inner_mrad, above=True,
+                    hint="the inner angle is smaller")  # fmt: skip
+        check_type("aberrations", self.aberrations, Aberrations, "make one: Aberrations(C10_nm=...)")
 
     @property
     def wavelength_nm(self) -> float:

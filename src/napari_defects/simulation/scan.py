@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 from scipy.signal import lfilter
 
+from ..checks import check_fields, check_place, check_range
 from .probe import Step
 
 Array = npt.NDArray[np.float64]
@@ -61,14 +62,11 @@ class Scan:
     current_variation: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("wander_pm", "jitter_pm", "tremor_pm", "current_variation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
-        if not 0 <= self.jitter_memory < 1:
-            raise ValueError(f"`jitter_memory` must be 0 to 1 (exclusive), got {self.jitter_memory}.")
-        for name in ("flyback_nm", "tremor_nm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        check_fields(self, ("wander_pm", "jitter_pm", "tremor_pm", "current_variation"), 0)
+        check_fields(self, ("flyback_nm", "tremor_nm"), 0, above=True)
+        check_fields(self, ("rotation_deg", "wander_cycles", "flyback_pm"))
+        check_range("jitter_memory", self.jitter_memory, 0, 1, below=True)
+        check_place("drift_pm_per_line", self.drift_pm_per_line, "a pair (y, x) in pm")
 
     def rotation(self) -> Array:
         """Matrix R with ``row @ R`` turning (y, x) from the crystal's frame to the scan's."""

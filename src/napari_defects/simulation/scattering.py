@@ -5,7 +5,7 @@ fix, column by column, a screened Rutherford law ``A [1/(t_in^2 + t_0^2) - 1/(t_
 that serves every other range. Other energies scatter to other angles at the same momentum, hence
 ``t -> t lambda(80 kV) / lambda`` and a factor ``(gamma lambda)^2``. Columns outside the table fall
 back on interpolation in log Z between elements of the table, and on raising the sum of a
-pair's atoms (x 1.17 from 60 mrad on, x 1.05 from 80 mrad on): see `is_tabulated`.
+pair's atoms (x 1.17 from 60 mrad on, x 1.05 from 80 mrad on).
 
 The image of a column is the probe widened by the column's own profile: a thermal Gaussian, and a wider
 one for a share of the cross-section. Of lighter atoms beside heavy ones less is seen in a lattice than of
@@ -62,11 +62,6 @@ def _table() -> dict[tuple[str, ...], tuple[float, float]]:
         screening = float(np.interp(-wide / narrow, -steepness, angles))
         table[column] = (wide / _law(screening, 60, 200), screening)
     return table
-
-
-def is_tabulated(column: tuple[str, ...]) -> bool:
-    """Whether the column's cross-section was measured, rather than interpolated."""
-    return tuple(sorted(column)) in _table()
 
 
 def _single(element: str, inner: float, outer: float) -> float:

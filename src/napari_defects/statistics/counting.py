@@ -12,7 +12,8 @@ import pandas as pd
 from scipy.stats import chi2, norm
 
 from .. import tables
-from ..crystals import site_of
+from ..checks import check_range
+from ..crystals import CRYSTALS, Crystal, site_of, species_names
 from ..tables import Counts, crystal_of
 
 Array = npt.NDArray[np.float64]
@@ -30,14 +31,14 @@ def count(
     *,
     confidence: float = 0.95,
     area_nm2: float | None = None,
-    species: Sequence[str] | None = None,
+    species: str | Sequence[str] | None = None,
 ) -> Counts:
     """Count each species: how many, of how many sites, per area, with intervals.
 
     Parameters
     ----------
     defects : DataFrame
-        DEFECTS; of a movie, all frames are pooled.
+        DEFECTS. The frames of a movie show one specimen: numbers add up over them, intervals are those of one frame.
     sites : DataFrame
         SITES of the same image: what has been looked at, empty sites included.
     confidence : float
@@ -45,31 +46,39 @@ def count(
     area_nm2 : float, optional
         Area looked at. By default the area of the cells in `sites`, which leaves holes out; a known
         crystal (``sites.attrs["crystal"]``) is the ruler, else the lattice as measured.
-    species : sequence of str, optional
-        Count these also where there are none: the upper limits of their intervals then bound them.
+    species : str or sequence of str, optional
+        Count these also, as ``"V_Se, V_W"``, where there are none: the upper limits of their intervals then bound them.
 
     Returns
     -------
     DataFrame
         COUNTS, the most frequent first; ``attrs["area_nm2"]`` is the area, ``attrs["sites"]`` the number of all sites.
 
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or `sites` are not of the crystal that they name or that can have `species`.
+
     References
     ----------
     Wilson, J. Am. Stat. Assoc. 22, 209 (1927); Garwood, Biometrika 28, 437 (1936).
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}; 0.95 is usual.")
-    if area_nm2 is not None and not area_nm2 > 0:
-        raise ValueError(f"`area_nm2` must be positive, got {area_nm2}.")
+    check_range("confidence", confidence, 0, 1, above=True, below=True, hint="0.95 is usual")
+    if area_nm2 is not None:
+        check_range("area_nm2", area_nm2, 0, above=True)
     defects, sites = tables.check(defects, "defects"), on_lattice(sites)
     area = _area_nm2(sites) if area_nm2 is None else float(area_nm2)
-    numbers = dict.fromkeys(species or (), 0) | Counter(defects["species"])
+    found = Counter(defects["species"])
+    numbers = dict.fromkeys(species_names(species or (), _crystal(sites), found), 0) | found
+    frames = max(sites["frame"].nunique(), 1)  # the same defects again and again: worth one look
     rows = []
     for name, number in sorted(numbers.items(), key=lambda item: (-item[1], item[0])):
         n_sites = int(could_be(sites, name).sum())
-        low, high = wilson_interval(number, n_sites, confidence)
-        fewest, most = poisson_interval(number, confidence)
-        density = np.array([number, fewest, most]) / area * PER_CM2 if area > 0 else np.full(3, np.nan)
+        low, high = wilson_interval(number / frames, n_sites / frames, confidence)
+        fewest, most = poisson_interval(number / frames, confidence)
+        density = (
+            np.array([number, fewest * frames, most * frames]) / area * PER_CM2 if area > 0 else np.full(3, np.nan)
+        )
         rows.append((name, number, n_sites, number / n_sites if n_sites else np.nan, low, high, *density))
     names = [c.name for c in tables.COUNTS]
     counts = tables.check(pd.DataFrame(rows, columns=names) if rows else tables.empty("counts"), "counts")
@@ -111,16 +120,23 @@ def could_be(sites: pd.DataFrame, species: str) -> npt.NDArray[np.bool_]:
     element = site_of(species)
     if element is None:
         return np.ones(len(sites), bool)
-    names = {element}
-    with suppress(ValueError):  # a crystal of one's own: its sublattices are called after their elements
-        names |= {s.name for s in crystal_of(sites).sublattices if s.element == element}
-    return sites["sublattice"].isin(names).to_numpy()
+    crystal = _crystal(sites)
+    names = {s.name for s in crystal.sublattices if s.element == element} if crystal else set()
+    return sites["sublattice"].isin({element, *names}).to_numpy()
+
+
+def _crystal(sites: pd.DataFrame) -> Crystal | None:
+    """Crystal of sites; None for one of one's own, whose sublattices are called after their elements."""
+    if sites.attrs.get("crystal") in CRYSTALS:
+        return crystal_of(sites)
+    with suppress(ValueError):
+        return crystal_of(sites)
+    return None
 
 
 def _area_nm2(sites: pd.DataFrame) -> float:
     """Area of the unit cells seen, frames added up."""
-    with suppress(ValueError):
-        crystal = crystal_of(sites)
+    if (crystal := _crystal(sites)) is not None:
         return len(sites) / len(crystal.sublattices) * crystal.cell_area_nm2
     if len(sites) < 3:
         return float("nan")

@@ -9,6 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from .. import tables
+from ..checks import check_range
 
 
 def nearest_neighbors(defects: pd.DataFrame, *, same_species: bool = False) -> pd.DataFrame:
@@ -64,8 +65,7 @@ def clusters(defects: pd.DataFrame, *, max_distance_nm: float = 0.5) -> pd.DataF
     ValueError
         If `max_distance_nm` is not positive.
     """
-    if not max_distance_nm > 0:
-        raise ValueError(f"`max_distance_nm` must be positive, got {max_distance_nm}.")
+    check_range("max_distance_nm", max_distance_nm, 0, above=True)
     result = tables.check(defects, "defects").assign(cluster=-1, cluster_size=0)
     first = 0
     for _, group in result.dropna(subset=["y_nm", "x_nm"]).groupby("frame"):

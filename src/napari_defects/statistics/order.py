@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
 
 from .. import tables
+from ..checks import check_choice, check_range
 from ..micrograph import Micrograph
 from .counting import could_be, ideal_nm, on_lattice
 
@@ -60,9 +61,7 @@ def short_range_order(
     """
     defects, sites = tables.check(defects, "defects"), on_lattice(sites)
     here = sites[sites["sublattice"] == sublattice]
-    if here.empty:
-        known = ", ".join(sorted(sites["sublattice"].unique())) or "none"
-        raise ValueError(f"`sublattice` must be one of {known}, got {sublattice!r}.")
+    check_choice("sublattice", sublattice, sorted(sites["sublattice"].unique()))
     occupant = _occupants(defects, here, sublattice)
     names, code = np.unique(occupant, return_inverse=True)
     if len(names) < 2:
@@ -113,8 +112,8 @@ def density_map(
     Micrograph
         Fractions; the centre of its pixel (0, 0) is the origin of the tables. NaN where no sites are near.
     """
-    if not smoothing_nm > 0 or not pixel_size_nm > 0:
-        raise ValueError(f"`smoothing_nm` and `pixel_size_nm` must be positive, got {smoothing_nm}, {pixel_size_nm}.")
+    check_range("smoothing_nm", smoothing_nm, 0, above=True)
+    check_range("pixel_size_nm", pixel_size_nm, 0, above=True)
     defects, sites = tables.check(defects, "defects"), on_lattice(sites)
     possible = ideal_nm(sites[could_be(sites, species) & (sites["frame"] == frame)])
     if not len(possible):

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.spatial import KDTree
 
 from .. import tables
+from ..checks import check_range
 from .counting import ideal_nm, on_lattice
 
 Array = npt.NDArray[np.float64]
@@ -82,10 +83,12 @@ def ripley_l(
 
     Parameters
     ----------
-    defects, sites, species, max_distance_nm, n_simulations, confidence, seed
+    defects, sites, species, max_distance_nm
         As for `pair_correlation`.
     bin_nm : float
         Step of r.
+    n_simulations, confidence, seed
+        As for `pair_correlation`.
 
     Returns
     -------
@@ -153,8 +156,8 @@ def _counted(
 
 
 def _edges(max_distance_nm: float, bin_nm: float) -> Array:
-    if not 0 < bin_nm <= max_distance_nm:
-        raise ValueError(f"`bin_nm` must lie between 0 and max_distance_nm = {max_distance_nm}, got {bin_nm}.")
+    check_range("max_distance_nm", max_distance_nm, 0, above=True)
+    check_range("bin_nm", bin_nm, 0, max_distance_nm, above=True)
     return np.arange(0.0, max_distance_nm + bin_nm / 2, bin_nm)
 
 

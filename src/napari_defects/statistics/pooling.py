@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import nnls
-from scipy.stats import chi2
+from scipy.stats import chi2, norm, t
 
 from .. import tables
+from ..checks import check_range
 from ..crystals import site_of
 from ..tables import Counts
 from .counting import INVENTED, MISSED, PER_CM2, poisson_interval, wilson_interval
@@ -32,7 +33,8 @@ def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
         without defects read from a file, no density is given, and it counts as as large as the others are.
     confidence : float
         Of the intervals. Where images differ by more than chance, they are as much wider: a quasi-binomial
-        estimate, in which n sites of overdispersion φ are worth n/φ.
+        estimate, in which n sites of overdispersion φ are worth n/φ, and less by as much as Student's t of few images
+        is wider than a normal distribution.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def pool(counts: Iterable[pd.DataFrame], *, confidence: float = 0.95) -> Counts:
         number[group["image"]] = group["count"]
         n, of = int(number.sum()), round(float(sites.sum()))
         phi, p_value = _dispersion(number, sites)
-        worth = max(phi, 1.0) if np.isfinite(phi) else 1.0
+        worth = phi * _wider(int((sites > 0).sum()), confidence) if phi > 1 else 1.0
         low, high = wilson_interval(n / worth, of / worth, confidence)
         density = np.array([n / worth, *poisson_interval(n / worth, confidence)]) * worth / total * PER_CM2
         rows.append((species, n, of, n / of if of else np.nan, low, high, *density, len(images), phi, p_value))
@@ -131,8 +133,7 @@ def unfold(
     species = [name for name in confusion.index if name != INVENTED]
     if unknown := sorted(set(counts["species"]) - set(species)):
         raise ValueError(f"`confusion` has no row for {', '.join(unknown)}; evaluate images with these species, too.")
-    if not host_sites > 0:
-        raise ValueError(f"`host_sites` must be positive, got {host_sites}; count the sites of the labelled images.")
+    check_range("host_sites", host_sites, 0, above=True, hint="count the sites of the labelled images")
     table = np.array(confusion.reindex(index=[*species, INVENTED], columns=[*species, MISSED], fill_value=0), float)
     table[-1, -1] = host_sites
     never = [name for name, row in zip(species, table, strict=False) if not row.sum()]
@@ -170,6 +171,12 @@ def _solved(rates: Array, number: Array, hosts: float) -> Array:
     false = hosts * rates[-1, :-1]
     weight = 1 / np.sqrt(np.maximum(number, 1.0))
     return np.asarray(nnls(rates[:-1, :-1].T * weight[:, None], np.maximum(number - false, 0.0) * weight)[0])
+
+
+def _wider(images: int, confidence: float) -> float:
+    """Square of how much wider an interval is whose width itself comes from few images."""
+    tail = 0.5 + confidence / 2
+    return float((t.ppf(tail, images - 1) / norm.ppf(tail)) ** 2)
 
 
 def _area(counts: pd.DataFrame) -> float:

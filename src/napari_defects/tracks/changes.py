@@ -54,8 +54,10 @@ def dwells(tracks: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `track`, `species`, `first_frame`, `last_frame`, `frames` (its length: up to the first
-        frame of the next stretch), `complete` (its beginning and end were both seen).
+        frame of the next stretch), `left` (its end was seen: another species followed, or the defect was `gone`, as
+        `track` tells), `complete` (its beginning was seen, too).
     """
+    gone = set(tracks.loc[tracks["gone"].astype(bool), "track"]) if "gone" in tracks else set()
     table, before = _steps(tracks)
     table["stretch"] = (before["species"] != table["species"]).cumsum()
     group = table.groupby(["track", "stretch"], sort=True)
@@ -63,8 +65,9 @@ def dwells(tracks: pd.DataFrame) -> pd.DataFrame:
     result = result.reset_index().drop(columns="stretch")
     following = result.groupby("track")["first_frame"].shift(-1)
     result["frames"] = (following.fillna(result["last_frame"] + 1) - result["first_frame"]).astype("int64")
-    result["complete"] = following.notna() & result.groupby("track")["first_frame"].shift(1).notna()
-    return result[["track", "species", "first_frame", "last_frame", "frames", "complete"]]
+    result["left"] = following.notna() | result["track"].isin(gone)
+    result["complete"] = result["left"] & result.groupby("track")["first_frame"].shift(1).notna()
+    return result[["track", "species", "first_frame", "last_frame", "frames", "left", "complete"]]
 
 
 def dwell_times(
@@ -72,8 +75,9 @@ def dwell_times(
 ) -> pd.DataFrame:
     """Mean life of each species, were it to leave at a constant rate.
 
-    Frames after which one could see whether it left, divided by departures seen; stretches cut off by the
-    movie count as time without departure. The interval is exact for Poisson departures.
+    Frames after which one could see whether it left, divided by departures seen: to another species, or to nothing
+    where the defect is `gone`. Stretches cut off by the end of the movie or the border of the image count as time
+    without departure. The interval is exact for Poisson departures.
 
     Parameters
     ----------
@@ -87,23 +91,35 @@ def dwell_times(
     DataFrame
         `species`, `stretches`, `departures`, `dwell`, `dwell_low`, `dwell_high`, `unit`; a dwell
         never seen to end is infinite, with a finite lower end.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}.")
-    scale, unit = (1.0, "frame") if frame_interval_s is None else (float(frame_interval_s), "s")
-    table = dwells(tracks)
-    last = table.groupby("track")["last_frame"].transform("max") == table["last_frame"]
+    scale, unit = time_unit(confidence, frame_interval_s)
     rows = []
-    for name, part in table.assign(left=~last).groupby("species"):
+    for name, part in dwells(tracks).groupby("species"):
         n = int(part["left"].sum())
         time = scale * (part["frames"].sum() - (len(part) - n))  # after the last frame of a track nothing was seen
         low, high = (float(chi2.ppf((1 + s * confidence) / 2, 2 * k)) / 2 for s, k in ((-1, n), (1, n + 1)))
-        with np.errstate(divide="ignore"):
-            mean, longest, shortest = (time / np.array([n, np.nan_to_num(low), high])).tolist()
+        rate = np.array([n, np.nan_to_num(low), high])
+        mean, longest, shortest = np.divide(time, rate, out=np.full(3, np.inf), where=rate > 0).tolist()
         rows.append((name, len(part), n, mean, shortest, longest, unit))
     return pd.DataFrame(
         rows, columns=["species", "stretches", "departures", "dwell", "dwell_low", "dwell_high", "unit"]
     )
+
+
+def time_unit(confidence: float, frame_interval_s: float | None) -> tuple[float, str]:
+    """Length of a frame, and its unit; refuses what is out of range."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}.")
+    if frame_interval_s is None:
+        return 1.0, "frame"
+    if not 0 < frame_interval_s < np.inf:
+        raise ValueError(f"`frame_interval_s` must be positive, got {frame_interval_s}; leave it out where unknown.")
+    return float(frame_interval_s), "s"
 
 
 def in_order(tracks: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import chi2
 
 from ..lattice.phasing import Host
-from .changes import in_order
+from .changes import in_order, time_unit
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,11 +88,9 @@ def hop_rates(
     Raises
     ------
     ValueError
-        If `confidence` is not between 0 and 1.
+        If an option is out of range.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}.")
-    scale, unit = (1.0, "frame") if frame_interval_s is None else (float(frame_interval_s), "s")
+    scale, unit = time_unit(confidence, frame_interval_s)
     table = in_order(tracks)
     passed = table.groupby("track")["frame"].diff()
     rows = []

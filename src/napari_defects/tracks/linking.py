@@ -21,6 +21,8 @@ from .smoothing import smooth_species
 
 Floats = npt.NDArray[np.float64]
 
+_BORDER_NM = 0.3  # nearer to the border of the image a defect may have gone out of sight
+
 
 def track(
     defects: pd.DataFrame,
@@ -58,7 +60,8 @@ def track(
     Tracks
         The same rows in the same order, with `track` numbered from 0 in order of appearance and
         `unsure`: less probable than asked, or, between two different classes, a third seen in that
-        one frame only, as a frame looks during which the defect switched. With `drift`,
+        one frame only, as a frame looks during which the defect switched; or `cut` by the border. `gone`:
+        the last row of a trajectory that ends while the movie goes on, within it and not by merging. With `drift`,
         `y_crystal_nm`, `x_crystal_nm` are the positions without it.
 
     Raises
@@ -84,6 +87,10 @@ def track(
     if drift is not None:
         table["y_crystal_nm"], table["x_crystal_nm"] = place.T
     table["unsure"] = (table["probability"] < min_probability) | _passing(table)
+    if "cut" in table:
+        table["unsure"] |= table["cut"].fillna(False).astype(bool)
+    merged = table["track"].isin({old for own in parents.values() for old in own})
+    table["gone"] = ~merged & _ended(table, defects.attrs.get("last_frame", table["frame"].max()), int(memory_frames))
     table = smooth_species(table, dwell_frames=smooth_frames) if smooth_frames else table
     result = Tracks(tables.check(table, "tracks"))
     if branching:
@@ -130,6 +137,13 @@ def _linked(
 def _speed2(one: Floats, two: Floats) -> float:
     """Squared distance over squared time between two points (y, x, frame)."""
     return float(((one[:2] - two[:2]) ** 2).sum() / max(abs(one[2] - two[2]), 1) ** 2)
+
+
+def _ended(table: pd.DataFrame, last_frame: int, memory_frames: int) -> pd.Series[bool]:
+    """Last rows of trajectories, in sight, after which the movie goes on for longer than a defect may be missing."""
+    last = table["frame"] == table.groupby("track")["frame"].transform("max")
+    inside = table["border_nm"].fillna(np.inf) > _BORDER_NM if "border_nm" in table else True
+    return last & (last_frame - table["frame"] > memory_frames) & inside
 
 
 def _passing(table: pd.DataFrame) -> pd.Series[bool]:

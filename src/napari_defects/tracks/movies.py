@@ -27,6 +27,7 @@ from ..bonds import (
 from ..bonds.neighborhoods import resolve_frames
 from ..crystals import Crystal, get_crystal
 from ..io import write_table
+from ..lattice import assign_sites, fit_lattice
 from ..lattice.phasing import Host
 from ..micrograph import Maps, Micrograph, Progress
 from ..saving import writing_folder
@@ -37,7 +38,7 @@ from .hops import find_hops, hop_rates
 from .linking import track
 from .rotors import rotors
 
-_OWN = r"V[1-9]|SW"  # defects of the host itself
+_OWN = r"V[1-9]|SW|V_.*"  # defects of the host itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,8 @@ def analyze_bonds(
     Raises
     ------
     ValueError
-        If the crystal has columns of more than one atom, the pixel size is not known, or an option is out of range.
+        If the crystal has columns of more than one atom, or atoms of several elements and no lattice is found to tell
+        them by; if the pixel size is not known, or an option is out of range.
     """
     crystal = get_crystal(crystal)
     if any(len(s.column) > 1 for s in crystal.sublattices):
@@ -163,12 +165,12 @@ def analyze_bonds(
         atoms = locate(part, maps=own, progress=_part(progress, 0.0, 0.6))
         atoms["frame"] = np.array(seen)[atoms["frame"]]
     told("atoms", atoms)
-    elements = atoms if "element" in atoms else assign_elements(atoms, rules, maps=maps)
+    elements = atoms if "element" in atoms else assign_elements(_sorted(atoms, crystal, rules), rules, maps=maps)
     resolved, lattices = resolve_frames(
         micrograph, elements, crystal=crystal, rules=rules, progress=_part(progress, 0.6, 0.9)
     )
     graph = bond_graph(resolved, crystal=crystal, rules=rules)
-    defects = find_defects(graph, maps=maps, micrograph=micrograph, min_probability=0.0)
+    defects = find_defects(graph, maps=maps, micrograph=micrograph, lattices=lattices, min_probability=0.0)
     sure = defects["probability"] >= min_probability
     if micrograph.is_movie:  # a foreign atom is there, whatever it bonds to
         sure |= ~defects["species"].str.fullmatch(_OWN)
@@ -183,6 +185,14 @@ def analyze_bonds(
     if progress is not None:
         progress(100, 100)
     return BondResults(crystal, resolved, graph, defects, tracks, lattices, drift, micrograph.frame_interval_s)
+
+
+def _sorted(atoms: pd.DataFrame, crystal: Crystal, rules: BondRules) -> pd.DataFrame:
+    """Atoms with their sublattice, where that says which element of the host they are."""
+    if len(set(rules.host)) == 1 or "sublattice" in atoms:
+        return atoms
+    sites = assign_sites(Atoms(atoms), fit_lattice(Atoms(atoms), crystal))
+    return sites.dropna(subset=["y_nm", "x_nm"]).reset_index(drop=True)
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:

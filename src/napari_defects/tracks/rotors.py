@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from ..tables import positions_nm
+from ..tables import check, positions_nm
 
 _REACH_NM = 0.3  # from the middle of a defect to the atoms of its triangle, and a little more
 _ROTOR = re.compile(r"^([A-Z][a-z]?)[34](?=[A-Z])")
@@ -91,7 +91,15 @@ def triangles(atoms: pd.DataFrame, tracks: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `track`, then the columns of `atoms`; a frame during a turn may have other than three atoms.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
     """
+    if missing := [c for c in ("frame", "y_nm", "x_nm", "element") if c not in atoms]:
+        raise ValueError(f"`atoms` has no column {missing[0]!r}; run resolve() or assign_elements() first.")
+    tracks = check(tracks, "tracks")
     parts = []
     for number, own in tracks.groupby("track"):
         element = own["species"].str.extract(_ROTOR, expand=False)

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from napari_defects.atoms import locate
 from napari_defects.crystals import Crystal, get_crystal
 from napari_defects.lattice import Lattice, assign_sites, calibrate, fit_lattice
-from napari_defects.micrograph import Micrograph, Progress
+from napari_defects.micrograph import Micrograph, Progress, check_micrograph
 from napari_defects.simulation import Detector, Microscope, Scan, Surface, simulate
 from napari_defects.simulation.scattering import amplitudes
 from napari_defects.tables import Sites
@@ -109,6 +109,7 @@ def match(
     ValueError
         If no lattice of the crystal is found.
     """
+    check_micrograph(micrograph)
     crystal = get_crystal(crystal)
     report = progress or (lambda done, total: None)
     report(0, 3)
@@ -145,7 +146,8 @@ def match(
         gain=gain, offset=offset, read_noise_e=read, flicker_e=flicker[0] / gain, flicker_memory=flicker[1]
     )
     report(3, 3)
-    scan = replace(scan, jitter_pm=view.jitter_pm, wander_pm=_wander_pm(lattice, sites))
+    tremor_pm = atoms.attrs["tremor_pm"][0]
+    scan = replace(scan, jitter_pm=view.jitter_pm, tremor_pm=tremor_pm, wander_pm=_wander_pm(lattice, sites))
     return Twin(crystal, micrograph.shape_yx, pixel, microscope, scan, detector, surface, dose, float(found.fun) ** 0.5)
 
 

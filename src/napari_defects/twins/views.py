@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
+from scipy.stats import median_abs_deviation
 
 from napari_defects.crystals import Crystal
 from napari_defects.simulation import Microscope, Scan
@@ -26,7 +27,7 @@ def _quiet_positions(sites: Sites) -> Array:
     ideal = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy(float)
     off = sites[["y_nm", "x_nm"]].to_numpy(float) - ideal
     noisy = np.nanmedian(sites[["y_err_nm", "x_err_nm"]].to_numpy(float) ** 2)
-    scatter = (1.4826 * np.median(np.abs(off))) ** 2
+    scatter = median_abs_deviation(off, axis=None, scale="normal") ** 2
     near = np.linalg.norm(off, axis=1, keepdims=True) < 4 * np.sqrt(2 * scatter)
     return np.asarray(ideal + np.where(near, max(0.0, 1 - noisy / scatter), 1.0) * off)
 

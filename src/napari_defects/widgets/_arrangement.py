@@ -213,7 +213,6 @@ def draw(plot: Plot, way: str, table: pd.DataFrame) -> None:
         x, y = table.columns
         plot.begin("distance (nm)" if x == "r_nm" else "defects in a cluster", str(y))
         plot.points(table[x], table[y], np.sqrt(table[y]), COLORS[0], str(y))
-    plot.finish()
 
 
 def _both(species: str, other: str) -> str | tuple[str, str] | None:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
 
 from napari_defects.crystals import CRYSTALS
 from napari_defects.micrograph import PIXEL_SIZE_RANGE_NM, Micrograph
+from napari_defects.widgets._ink import DOUBT, Ink
 from napari_defects.widgets._layers import about, micrograph_of, scale_nm, set_scale_nm
 
 
@@ -32,9 +33,8 @@ class Calibration(QWidget):
         self.set_button, self.measure_button = QPushButton("Set"), QPushButton("Measure")
         self.set_button.clicked.connect(lambda: self.apply(self.size.value))
         self.measure_button.clicked.connect(lambda: self.measure())
-        self.words = QLabel()
+        self.words = Ink(color=DOUBT)
         self.words.setWordWrap(True)
-        self.words.setStyleSheet("color: #e9a23b")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.addWidget(self.words, 0, 0, 1, 3)

@@ -124,4 +124,3 @@ def draw_errors(plot: Plot, table: Any, bound_pm: npt.NDArray[np.float64]) -> No
         if np.isfinite(bound_pm[own]).any():
             middle = float(np.nanmedian(bound_pm[own]))
             plot.line([middle, middle], [0, max(int(count.max()), 1)], color, "bound" if n == 0 else None, dashed=True)
-    plot.finish()

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from scipy.ndimage import map_coordinates
 
 from napari_defects.crystals import species_color
+from napari_defects.widgets._ink import InkedAxes
 from napari_defects.widgets._plots import COLORS
 
 Array = npt.NDArray[np.float64]
@@ -41,7 +42,7 @@ class Comparison(QWidget):
             self.boxes.append(plot)
         self.truth = pg.ScatterPlotItem(size=9, brush=None)
         self.boxes[1].addItem(self.truth)
-        self.plots = {}
+        self.plots: dict[str, Any] = {}
         for column, (name, label) in enumerate(
             (("histogram", "intensity"), ("power spectrum", "1/nm"), ("profile", "nm along the line")), start=2
         ):
@@ -50,6 +51,7 @@ class Comparison(QWidget):
             plot.getAxis("bottom").enableAutoSIPrefix(False)
             plot.setLogMode(False, name == "power spectrum")
             self.plots[name] = plot
+        InkedAxes(self.graphics, *self.boxes, *self.plots.values())
         pen = pg.mkPen(COLORS[1], width=2)
         self.line = pg.LineSegmentROI([[0.5, 0.5], [2.5, 0.5]], pen=pen)
         self.boxes[0].addItem(self.line)

@@ -69,15 +69,42 @@ def taken_back(
     return table, rejected
 
 
-def by_hand(layer: Any, lattice: Any = None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Rows of a layer that a person has set, and those rejected, whose sites are still the same on a lattice."""
-    table, rejected = table_of(layer), about(layer).get("rejected")
-    table = table[table["method"] == BY_HAND]
-    return _still(table, lattice), None if rejected is None else _still(rejected, lattice)
+Hand = tuple[pd.DataFrame | None, pd.DataFrame | None]
+"""Rows that a person has set, and those rejected."""
+
+
+def by_hand(layer: Any, lattice: Any = None, pixel_size_nm: Any = None) -> Hand:
+    """Rows of a layer that a person has set, and those rejected, whose sites are still the same on a lattice.
+
+    Where the pixels of the image have another size by now, the rows are where they were in pixels.
+    """
+    if layer is None:
+        return None, None
+    table, known = table_of(layer), about(layer)
+    then = known.get("pixel_size_nm")
+    ratio = np.ones(2) if then is None or pixel_size_nm is None else np.divide(pixel_size_nm, then)
+    rejected = known.get("rejected")
+    rows = _scaled(table[table["method"] == BY_HAND], ratio)
+    return still((rows, None if rejected is None else _scaled(rejected, ratio)), lattice)
+
+
+def _scaled(table: pd.DataFrame, ratio: Any) -> pd.DataFrame:
+    lengths = [name for name in map(str, table.columns) if name.endswith("_nm") and name[:2] in ("y_", "x_")]
+    return table.assign(**{name: table[name] * ratio[int(name[0] == "x")] for name in lengths})
+
+
+def still(hand: Hand, lattice: Any) -> Hand:
+    """Return the rows set by hand that are on the site they say; those that say none, too."""
+    rows, rejected = (None if table is None else _still(table, lattice) for table in hand)
+    return rows, rejected
+
+
+def how_many(hand: Hand) -> int:
+    """How many rows were set by hand."""
+    return sum(len(rows) for rows in hand if rows is not None)
 
 
 def _still(table: pd.DataFrame, lattice: Any) -> pd.DataFrame:
-    """Return the rows that are on the site they say; those that say none, too."""
     if lattice is None or not len(table):
         return table
     names = ["i", "j", "sublattice"]
@@ -89,13 +116,14 @@ def kept(
     table: pd.DataFrame, manual: pd.DataFrame | None = None, rejected: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return defects found anew, and the rejected: rows set by hand stay, nothing else is on any of their sites."""
-    hand = [rows for rows in (manual, rejected) if rows is not None and len(rows)]
+    hand, attrs = [rows for rows in (manual, rejected) if rows is not None and len(rows)], dict(table.attrs)
     if hand:
         taken = pd.MultiIndex.from_frame(pd.concat([rows[SITE] for rows in hand]).dropna())
         table = table[~pd.MultiIndex.from_frame(table[SITE]).isin(taken)]
     if manual is not None and len(manual):
         table = pd.concat([table, manual])
     table = table.reset_index(drop=True).assign(defect=np.arange(len(table)))
+    table.attrs = attrs
     return table, None if rejected is None else rejected.assign(defect=len(table) + np.arange(len(rejected)))
 
 

@@ -12,7 +12,7 @@ from napari.layers import Labels
 from napari_defects.widgets._layers import KEY, about, corner_nm, scale_nm, source_name, units_of
 from napari_defects.widgets._picks import IMAGE, Pick
 from napari_defects.widgets._points import places_nm
-from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets._viewer import standing, upsert
 
 NAME = "left out"
 
@@ -64,10 +64,7 @@ def paint(viewer: Any, image: Any) -> Any:
     if image is None:
         raise ValueError("There is no image to paint on: open it first.")
     name = f"{NAME} · {source_name(image)}"
-    if name in viewer.layers:
-        layer = viewer.layers[name]
-    else:
-        layer = _empty_mask(viewer, image, name)
+    layer = standing(viewer, name, image.name) or _empty_mask(viewer, image, name)
     layer.brush_size = max(3, round(0.03 * max(layer.data.shape)))
     layer.mode = "paint"
     viewer.layers.selection.active = layer

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._files import read
+from napari_defects.widgets._ink import DOUBT, ground_of, readable
 from napari_defects.widgets._layers import KEY
 from napari_defects.widgets._viewer import upsert
 
@@ -66,10 +67,21 @@ class Files(QTableWidget):
         for column, text in enumerate(words):
             item = QTableWidgetItem(text)
             item.setToolTip(str(row["error"] or row["folder"]))
-            if failed:
-                item.setForeground(QColor("#e9a23b"))
             self.setItem(number, column, item)
+        self._ink()
         self._panel.say(f"{len(self._rows)} done: {words[0]} {row['error'] if failed else ''}".strip(), doubt=failed)
+
+    def changeEvent(self, event: Any) -> None:
+        super().changeEvent(event)
+        self._ink()
+
+    def _ink(self) -> None:
+        """Let the files that failed stand out, in a colour that can be read."""
+        color = QColor(readable(DOUBT, ground_of(self)))
+        for number, row in enumerate(getattr(self, "_rows", ())):
+            for column in range(self.columnCount() if row["status"] == "failed" else 0):
+                if (item := self.item(number, column)) is not None and item.foreground().color() != color:
+                    item.setForeground(color)
 
     def done(self, summary: Any) -> None:
         """Say how it went."""

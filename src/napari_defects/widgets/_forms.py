@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox, LineEdit, Widget
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSlider, FloatSpinBox, LineEdit, Widget
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QAbstractSpinBox, QFormLayout, QLabel, QWidget
+
+from napari_defects.docstrings import numpydoc
 
 UNITS = {
     "_e_per_A2": "e/Å²", "_keV": "keV", "_mrad": "mrad", "_nm2": "nm²", "_nm": "nm", "_pm": "pm", "_um": "µm",
@@ -39,6 +38,8 @@ _SIGNED = re.compile(r"^(C\d|phi)|_deg$|offset|shear|tilt|drift")
 
 LABEL_PX = 108
 """Labels of all forms are at least this wide, so that fields line up from form to form."""
+NUMBER_PX = 50
+"""What the number beside a slider needs; the rest is the slider's."""
 
 
 class Form(QWidget):
@@ -63,6 +64,8 @@ class Form(QWidget):
             label.setMinimumWidth(LABEL_PX)
             label.setToolTip(widget.tooltip or "")
             layout.addRow(label, widget.native)
+            for number in widget.native.findChildren(QAbstractSpinBox):
+                number.setStyleSheet(f"min-width: {NUMBER_PX}px; max-width: {NUMBER_PX}px; padding: 0; margin: 0")
         self.defaults = self.values()
 
     @classmethod
@@ -117,6 +120,14 @@ class Form(QWidget):
         native = self.fields[name].native
         for part in (native, self.layout().labelForField(native)):
             part.setVisible(shown)
+
+
+def path_field(**keywords: Any) -> FileEdit:
+    """Return the field of a file or a folder, with as much room for the path as there is."""
+    field = FileEdit(**keywords)
+    field.choose_btn.text = "…"
+    field.choose_btn.native.setFixedWidth(32)
+    return field
 
 
 def fields_of(
@@ -213,42 +224,6 @@ def split_unit(name: str) -> tuple[str, str]:
             name = name.removesuffix(suffix)
             return name.replace("_", " "), unit
     return name.replace("_", " "), ""
-
-
-def numpydoc(function: Callable[..., Any]) -> dict[str, tuple[str, str]]:
-    """Type and description of every parameter in a numpydoc docstring."""
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[^\n]*\n-{3,}$|\Z)", inspect.getdoc(function) or "", re.S | re.M)
-    words: dict[str, tuple[str, str]] = {}
-    for entry in re.split(r"\n(?=\w)", section.group(1)) if section else ():
-        head, _, body = entry.partition("\n")
-        names, _, kind = head.partition(":")
-        text = " ".join(inspect.cleandoc(body).split()).replace("``", "").replace("`", "")
-        words |= {name.strip(" *"): (kind.strip(), text) for name in names.split(",")}
-    return words
-
-
-def declared(path: str) -> Callable[..., Any]:
-    """Return a function of this package by ``module.function``, as a hollow twin that has its signature and docstring.
-
-    Read from the source, because loading the module may take seconds (torch) while a window waits. Where a default is
-    more than a plain value, the function itself is loaded.
-    """
-    module, _, name = path.rpartition(".")
-    spec = importlib.util.find_spec(f"napari_defects.{module}")
-    try:
-        tree = ast.parse(Path(str(spec and spec.origin)).read_text(encoding="utf-8"))
-        twin = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
-        twin.body, twin.decorator_list = [ast.Expr(ast.Constant(ast.get_docstring(twin) or ""))], []
-        names: dict[str, Any] = {}
-        exec(f"from __future__ import annotations\n{ast.unparse(twin)}", names)  # our own source, without its body
-    except (OSError, StopIteration, NameError):
-        return getattr(importlib.import_module(f"napari_defects.{module}"), name)  # type: ignore[no-any-return]
-    return names[name]  # type: ignore[no-any-return]
-
-
-def default_of(path: str, name: str) -> Any:
-    """Return the default of one keyword of a step."""
-    return inspect.signature(declared(path)).parameters[name].default
 
 
 def _options(kind: str, annotation: str) -> list[str]:

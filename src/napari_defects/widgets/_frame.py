@@ -19,8 +19,10 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_defects.docstrings import declared
 from napari_defects.widgets._calibration import Calibration
-from napari_defects.widgets._forms import Form, declared, fields_of, set_value, value_of
+from napari_defects.widgets._forms import Form, fields_of, set_value, value_of
+from napari_defects.widgets._ink import DOUBT, FAINT, Ink
 from napari_defects.widgets._picks import Choice, Pick
 
 PLUGIN = "napari-defects"
@@ -63,6 +65,7 @@ class Frame(QWidget):
         body, scroll, outer = QWidget(), QScrollArea(), QVBoxLayout(self)
         scroll.setWidget(body)
         scroll.setWidgetResizable(True)
+        body.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)  # what is too wide is cut alone
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -95,7 +98,7 @@ class Frame(QWidget):
     def say(self, text: str, doubt: bool = False) -> None:
         """One line under the buttons."""
         self.status.setText(text)
-        self.status.setStyleSheet("color: #e9a23b" if doubt else "")
+        self.status.set_color(DOUBT if doubt else None)
         self.status.setVisible(bool(text))
 
     def _busy(self, busy: bool) -> None:
@@ -119,9 +122,8 @@ class Frame(QWidget):
             box.native.setSizeAdjustPolicy(box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             box.native.setMinimumContentsLength(12)
         if self.help:
-            words = QLabel(self.help)
+            words = Ink(self.help, FAINT)
             words.setWordWrap(True)
-            words.setStyleSheet("color: gray")
             self.add(words)
         self.add(self.pickers)
         self.calibration = Calibration(self)
@@ -163,7 +165,7 @@ class Frame(QWidget):
         self.run_button, self.cancel_button = QPushButton(self.run_text), QPushButton("Cancel")
         self.run_button.clicked.connect(lambda: self.run())
         self.cancel_button.clicked.connect(lambda: self.cancel())
-        self.bar, self.status = QProgressBar(), QLabel()
+        self.bar, self.status = QProgressBar(), Ink()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
         self.status.setWordWrap(True)

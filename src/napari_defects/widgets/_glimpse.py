@@ -15,6 +15,7 @@ from scipy.spatial import KDTree
 
 from napari_defects.crystals import species_color
 from napari_defects.tables import positions_nm
+from napari_defects.widgets._ink import Ink, InkedAxes
 from napari_defects.widgets._points import places_nm
 from napari_defects.widgets.average import picture
 
@@ -127,7 +128,7 @@ class Glimpse(QWidget):
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setSpacing(3)
-        self._cells = [(QLabel(), QLabel()) for _ in range(self.COLUMNS)]
+        self._cells = [(QLabel(), Ink()) for _ in range(self.COLUMNS)]
         for column, (image, words) in enumerate(self._cells):
             image.setFixedSize(self.SIDE_PX, self.SIDE_PX)
             words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
@@ -143,7 +144,7 @@ class Glimpse(QWidget):
                 view = shown[number]
                 image.setPixmap(_with_line(picture(view.crop, limits, self.SIDE_PX), angle_rad, number == 0))
                 words.setText(f"<b>{view.name}</b>" if number == 0 else view.name)
-                words.setStyleSheet(f"color: {_color(view.name)}")
+                words.set_color(_color(view.name))
             else:
                 image.clear()
                 words.clear()
@@ -163,6 +164,7 @@ class Glimpse(QWidget):
             self.plot.getAxis("left").setStyle(showValues=False)
             self.plot.getAxis("left").setWidth(8)
             self._grid.addWidget(self.plot, 2, 0, 1, self.COLUMNS)
+            InkedAxes(self.plot)
         self.plot.clear()
         for view in reversed(shown):
             x = (np.arange(len(view.profile)) - len(view.profile) // 2) * STEP_NM

@@ -1,8 +1,9 @@
 """Images to layers and back, in nm: micrographs, class maps, masks. Tables are in `_points`.
 
 Each layer of ours says what it is in ``layer.metadata["napari_defects"]``: the table's kind (``table``), the image it
-came from (``image``), its ``crystal``, how it was made (``made``), and whatever a later step needs (``lattice``,
-``maps``). Nothing else is remembered, so layers edited by hand are simply what the next step reads.
+came from (``image``) and the size of its pixels then (``pixel_size_nm``), its ``crystal``, how it was made (``made``),
+and whatever a later step needs (``lattice``, ``maps``). Nothing else is remembered, so layers edited by hand are simply
+what the next step reads.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ def _units_nm(layer: Any) -> npt.NDArray[np.float64] | None:
 
 
 def set_scale_nm(layer: Any, pixel_size_nm: float | tuple[float, float]) -> None:
-    """Calibrate an Image layer, and say so in its units."""
+    """Calibrate an Image layer, and say so in its units; its frames stay as they are."""
     size = np.broadcast_to(np.asarray(check_pixel_size(pixel_size_nm), float), (2,))
     with layer.events.blocker_all():
-        layer.units = units_of(layer.ndim)
-    layer.scale = (*(1.0,) * (layer.ndim - 2), *size)
+        layer.units = (*(str(unit) for unit in layer.units[:-2]), *units_of(2))
+    layer.scale = (*layer.scale[:-2], *size)
     layer.events.units()
 
 
@@ -84,7 +85,7 @@ def image_layer(micrograph: Micrograph, name: str, **known: Any) -> LayerData:
     ndim = 3 if micrograph.is_movie else 2
     keywords: dict[str, Any] = {"name": name, "colormap": "gray", "metadata": {KEY: known}}
     known["frame_interval_s"] = micrograph.frame_interval_s
-    known["micrograph"] = dict(micrograph.metadata)
+    known["micrograph"], known["shape"] = dict(micrograph.metadata), micrograph.data.shape
     if micrograph.pixel_size_nm is not None:
         keywords["scale"] = (*(1.0,) * (ndim - 2), *micrograph.pixel_size_yx_nm)
         keywords["units"] = units_of(ndim)

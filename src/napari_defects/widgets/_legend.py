@@ -70,6 +70,8 @@ class Legend(QTreeWidget):
         self.clear()
         counts = self.counts()
         hidden = self.hidden_species() if counts else set()
+        crossed = self.font()
+        crossed.setStrikeOut(True)
         for species, count in counts.items():
             label = species_label(species)
             item = QTreeWidgetItem([species, label if label != species else "", f"{count:,}"])
@@ -77,7 +79,7 @@ class Legend(QTreeWidget):
             item.setData(0, Qt.ItemDataRole.UserRole, species)
             item.setTextAlignment(2, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             for column in range(3) if species in hidden else ():
-                item.setForeground(column, QColor("gray"))
+                item.setFont(column, crossed)
             self.addTopLevelItem(item)
         self.setVisible(bool(counts))
         row = self.sizeHintForRow(0) if counts else 0
@@ -98,17 +100,17 @@ def marker(species: str, side: int = 16, faint: bool = False) -> QIcon:
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    color = QColor(species_color(species))
-    color.setAlphaF(0.35 if faint else 1.0)
-    painter.setPen(QPen(color, 2.2))
+    painter.setOpacity(0.35 if faint else 1.0)
     low, high, middle = 3.0, side - 3.0, side / 2
     corners = {
         "square": [(low, low), (high, low), (high, high), (low, high)],
         "diamond": [(middle, low - 1), (high + 1, middle), (middle, high + 1), (low - 1, middle)],
     }.get(species_symbol(species))
-    if corners is None:
-        painter.drawEllipse(QPointF(middle, middle), middle - 3, middle - 3)
-    else:
-        painter.drawPolygon(QPolygonF([QPointF(x, y) for x, y in corners]))
+    for color, width in (("#303030", 4.0), (species_color(species), 2.2)):  # its rim is seen where the colour is not
+        painter.setPen(QPen(QColor(color), width))
+        if corners is None:
+            painter.drawEllipse(QPointF(middle, middle), middle - 3, middle - 3)
+        else:
+            painter.drawPolygon(QPolygonF([QPointF(x, y) for x, y in corners]))
     painter.end()
     return QIcon(pixmap)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QGridLayout, QWidget
+
+from napari_defects.widgets._ink import DOUBT as AMBER
+from napari_defects.widgets._ink import FAINT, LINK, Ink
 
 WAITING, RUNNING, DONE, DOUBT, FAILED = "·", "…", "✓", "!", "✗"
-_COLORS = {WAITING: "gray", RUNNING: "#56b4e9", DONE: "#2a9d6f", DOUBT: "#e9a23b", FAILED: "#e9a23b"}
+_COLORS = {WAITING: FAINT, RUNNING: LINK, DONE: "#2a9d6f", DOUBT: AMBER, FAILED: AMBER}
 
 
 class Lines(QWidget):
@@ -31,7 +34,7 @@ class Lines(QWidget):
         self.state = dict.fromkeys(names, WAITING)
         self._marks, self._names, self._words = {}, {}, {}
         for row, name in enumerate(names):
-            self._marks[name], self._names[name], self._words[name] = QLabel(WAITING), QLabel(name), QLabel("")
+            self._marks[name], self._names[name], self._words[name] = Ink(WAITING), Ink(name), Ink()
             self._words[name].setWordWrap(True)
             self._names[name].linkActivated.connect(self.clicked.emit)
             self._words[name].linkActivated.connect(lambda _link: self.link_clicked.emit())
@@ -58,7 +61,7 @@ class Lines(QWidget):
     def done(self, name: str, words: str, doubt: str = "") -> None:
         """Show what a step gave; a doubt comes with a link to mend it."""
         if doubt and name == "calibrate":
-            words = f'{words}: {doubt} <a href="use" style="color:#56b4e9">use lattice</a>'
+            words = f'{words}: {doubt} <a href="use">use lattice</a>'
         elif doubt:
             words = f"{words}: {doubt}"
         self._set(name, DOUBT if doubt else DONE, words)
@@ -77,8 +80,8 @@ class Lines(QWidget):
 
     def _set(self, name: str, state: str, words: str) -> None:
         self.state[name] = state
-        self._marks[name].setText(state)
-        self._marks[name].setStyleSheet(f"color: {_COLORS[state]}; font-weight: bold")
+        self._marks[name].setText(f"<b>{state}</b>")
+        self._marks[name].set_color(_COLORS[state])
         link = state in (DONE, DOUBT) and name != "calibrate"
-        self._names[name].setText(f'<a href="{name}" style="color:#56b4e9">{name}</a>' if link else name)
+        self._names[name].setText(f'<a href="{name}">{name}</a>' if link else name)
         self._words[name].setText(words)

@@ -28,8 +28,7 @@ class Members(QTableWidget):
         super().__init__(0, len(self.HEADS))
         self._viewer, self._table, self._layer = viewer, pd.DataFrame(), None
         self.setHorizontalHeaderLabels(self.HEADS)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.horizontalHeader().setStretchLastSection(True)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.verticalHeader().setVisible(False)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -42,6 +41,8 @@ class Members(QTableWidget):
         """List the members of an average that lie in an image layer."""
         order = members.sort_values(["accepted", "correlation"], kind="stable", na_position="first").index[:MOST]
         self._layer, self._table = layer, members.loc[order].reset_index(drop=True)
+        slanted = self.font()
+        slanted.setItalic(True)
         self.clearSpans()
         self.setRowCount(len(self._table))
         for number, row in enumerate(self._table.to_dict("records")):
@@ -56,7 +57,7 @@ class Members(QTableWidget):
                 side = Qt.AlignmentFlag.AlignRight if row["accepted"] or column < 2 else Qt.AlignmentFlag.AlignLeft
                 item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
                 if not row["accepted"]:
-                    item.setForeground(Qt.GlobalColor.gray)
+                    item.setFont(slanted)
                 self.setItem(number, column, item)
         self.setVisible(len(self._table) > 0)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from napari.layers import Image, Points
 
 from napari_defects.crystals import CRYSTALS
@@ -46,6 +47,10 @@ class Pick:
     optional: bool = False
     tooltip: str = ""
 
+    def lacking(self, image: str | None) -> str:
+        """Say that there is none, of this image."""
+        return self.missing if image is None else self.missing.replace(" yet:", f" of {image!r} yet:")
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -62,6 +67,11 @@ def _is_image(layer: Any) -> bool:
 
 def _calibrated(layer: Any) -> Micrograph:
     micrograph = micrograph_of(layer)
+    if (np.asarray(layer.scale[-2:]) < 0).any():
+        raise ValueError(
+            f"{layer.name!r} is mirrored: its scale is negative. Make that positive, and flip the pixels instead:"
+            " layer.data = layer.data[..., ::-1, :] in napari's console, or [..., ::-1] for the other axis."
+        )
     if micrograph.pixel_size_nm is None:
         raise ValueError(f"{layer.name!r} has no pixel size: give it above, or take it from the lattice.")
     return micrograph

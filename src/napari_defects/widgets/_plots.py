@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-COLORS = ("#56b4e9", "#e69f00", "#2fbf8f", "#cc79a7")
-"""Bright enough for dark and light themes."""
+from napari_defects.widgets._ink import Ink, InkedAxes
+
+COLORS = ("#2183d0", "#d55e00", "#00946b", "#c2589b")
+"""Each has a contrast of 3 or more on napari's dark and on its light theme."""
 HEIGHT_PX = 190
 
 
@@ -22,6 +25,9 @@ class Plot(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.plot: Any = None
+        self.legend = Ink()
+        self.legend.setWordWrap(True)
+        layout.addWidget(self.legend)
         self.setVisible(False)
 
     def begin(self, bottom: str, left: str, *, log: bool = False) -> Any:
@@ -35,11 +41,13 @@ class Plot(QWidget):
             self.plot.setMouseEnabled(False, False)
             self.plot.hideButtons()
             self.plot.setMenuEnabled(False)
-            self.plot.addLegend(offset=(4, 1), labelTextSize="8pt", verSpacing=-8, horSpacing=12, colCount=3)
             for axis in ("bottom", "left"):
                 self.plot.getAxis(axis).enableAutoSIPrefix(False)
             self.layout().addWidget(self.plot)
+            InkedAxes(self.plot)
         self.plot.clear()
+        self.plot.setVisible(True)
+        self.legend.setText("")
         self.plot.setLogMode(log, log)
         self._log = log
         self.plot.setLabel("bottom", bottom)
@@ -47,13 +55,10 @@ class Plot(QWidget):
         self.setVisible(True)
         return self.plot
 
-    def finish(self) -> None:
-        """Leave room for the legend above what was drawn."""
-        box = self.plot.getViewBox()
-        box.enableAutoRange()
-        box.updateAutoRange()
-        low, high = box.viewRange()[1]
-        self.plot.setYRange(low, high + 0.22 * (high - low), padding=0)
+    def excuse(self, words: str) -> None:
+        """Say why there is nothing to draw."""
+        self.begin("", "").setVisible(False)
+        self.legend.setText(escape(words))
 
     def points(self, x: Any, y: Any, err: Any, color: str, name: str) -> None:
         """Draw points with bars of 1 sigma."""
@@ -66,7 +71,8 @@ class Plot(QWidget):
         else:
             ends = np.repeat(x, 2), np.column_stack([low, high]).ravel()
         self.plot.addItem(pg.PlotCurveItem(*ends, connect="pairs", pen=pg.mkPen(color, width=1)))
-        self.plot.plot(x, y, pen=None, symbol="o", symbolSize=5, symbolBrush=color, symbolPen=None, name=name)
+        self.plot.plot(x, y, pen=None, symbol="o", symbolSize=5, symbolBrush=color, symbolPen=None)
+        self._explain("●", color, name)
 
     def line(self, x: Any, y: Any, color: str, name: str | None = None, *, dashed: bool = False) -> None:
         """Draw a line."""
@@ -74,7 +80,12 @@ class Plot(QWidget):
 
         style = Qt.PenStyle.DashLine if dashed else Qt.PenStyle.SolidLine
         pen = pg.mkPen(color, width=1.5, style=style)
-        self.plot.plot(np.asarray(x, float), np.asarray(y, float), pen=pen, name=name)
+        self.plot.plot(np.asarray(x, float), np.asarray(y, float), pen=pen)
+        self._explain("╌╌" if dashed else "━━", color, name)
+
+    def _explain(self, sign: str, color: str, name: str | None) -> None:
+        entry = name and f'<span style="color: {color}">{sign}</span>&nbsp;{escape(name)}'
+        self.legend.setText(" &emsp;".join(filter(None, (self.legend.text(), entry))))
 
 
 def draw_precision(plot: Plot, precision: pd.DataFrame) -> None:
@@ -89,4 +100,3 @@ def draw_precision(plot: Plot, precision: pd.DataFrame) -> None:
         plot.line(n, group["bound_pm"], color, f"{name} bound")
         plot.line(n, value[-1] * np.sqrt(n[-1] / n), color, f"{name} 1/√n", dashed=True)
         plot.points(n, value, group["precision_err_pm"], color, str(name))
-    plot.finish()

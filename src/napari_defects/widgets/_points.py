@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from napari_defects.tables import TABLES, check
 from napari_defects.widgets._layers import KEY, LayerData, about, scale_nm, units_of
 
 ATOM_NM, DEFECT_NM, RING = 0.07, 0.30, 0.12
-_DEFINED = {column.name for columns in TABLES.values() for column in columns}
+_CHOSEN = ("frame", "y_nm", "x_nm", "species")  # for a point by whoever sets it
 _ATOM_COLORS = ("#c77dff", "#80ffdb", "#ffe8a3")
 
 
@@ -170,8 +169,6 @@ def _rewrite(table: pd.DataFrame, moved: npt.NDArray[Any], added: npt.NDArray[An
             table.loc[moved, name] = fixed[name]
         elif "_err" in name and moved.any():
             table.loc[moved, name] = np.nan
-        elif name in ("sigma_nm", "amplitude", "background", "y_ideal_nm", "x_ideal_nm"):
-            table.loc[added, name] = np.nan
         elif name in ("i", "j"):
             table.loc[sited, name] = pd.NA
         elif name == "sublattice":
@@ -179,8 +176,9 @@ def _rewrite(table: pd.DataFrame, moved: npt.NDArray[Any], added: npt.NDArray[An
         elif name in ("defect", "track"):
             given = pd.concat([table, known.get("rejected")])[name]  # no number is given twice
             table.loc[added, name] = int(given.max()) + 1 + np.arange(int(added.sum()))
-        elif name not in _DEFINED:  # measured on another point, of which the new one is a copy
-            table[name] = table[name].where(~added, "" if table[name].dtype.kind in "OTU" else np.nan)
+        elif name not in _CHOSEN:  # measured on another point, of which the new one is a copy
+            blank = {"i": -1, "O": "", "T": "", "U": ""}.get(table[name].dtype.kind, np.nan)
+            table[name] = table[name].where(~added, blank)
     lattice = known.get("lattice")
     if lattice is None or "sublattice" not in table or not sited.any():
         return
@@ -191,17 +189,3 @@ def _rewrite(table: pd.DataFrame, moved: npt.NDArray[Any], added: npt.NDArray[An
 
 def _blank(dtype: str) -> Any:
     return {"str": "", "Int64": pd.NA, "int64": 0}.get(dtype, np.nan)
-
-
-class Keeper:
-    """Keeps the table in ``features`` true to the points when they are moved or added by hand."""
-
-    def __init__(self, layer: Any):
-        self._layer = weakref.ref(layer)
-
-    def __call__(self, event: Any) -> None:
-        layer, action = self._layer(), str(getattr(event, "action", ""))
-        if layer is not None and action in ("added", "changed") and about(layer).get("table") in TABLES:
-            table = table_of(layer)
-            if len(table) == len(layer.data):
-                layer.features = table

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxL
 
 from napari_defects.widgets._export import ExportFigure
 from napari_defects.widgets._forms import Form
-from napari_defects.widgets._layers import KEY, units_of
+from napari_defects.widgets._layers import KEY, about, source_name, units_of
 from napari_defects.widgets._plots import COLORS, Plot
 
 WIDTH_NM = 0.25
@@ -33,6 +33,20 @@ class Field(NamedTuple):
     neighbors: int
 
 
+class Theory(NamedTuple):
+    """STRAIN table of a relaxed structure, the file it is of, and from how many neighbours it was taken."""
+
+    path: str
+    neighbors: int
+    table: pd.DataFrame
+
+    @property
+    def words(self) -> str:
+        """What a legend calls it."""
+        name = Path(self.path).name
+        return f"theory {name if len(name) < 30 else name[:28] + '…'}"
+
+
 class Profiles(QWidget):
     """Eshelby panel and profile plot of one field.
 
@@ -46,8 +60,7 @@ class Profiles(QWidget):
         super().__init__()
         self.panel, self.viewer = panel, panel.viewer
         self.field: Field | None = None
-        self.theory: pd.DataFrame | None = None
-        self.theory_name = ""
+        self.columns: Any = None
         self.words, self.plot = QLabel(), Plot()
         self.words.setWordWrap(True)
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -72,24 +85,32 @@ class Profiles(QWidget):
         self.setAcceptDrops(True)
         self.setVisible(False)
 
-    def show_field(self, field: Field | None) -> None:
-        """Show a field; None hides the panel."""
-        self.field = field
+    def show_field(self, field: Field | None, columns: Any = None) -> None:
+        """Show the field in the columns of a layer; None hides the panel."""
+        self.field, self.columns = field, columns
         self.setVisible(field is not None)
         if field is not None:
             self.words.setText(eshelby_words(field.fit))
             self.draw()
+            if self.theory is not None and self.theory.neighbors != field.neighbors:
+                self.open_theory(self.theory.path)
+
+    @property
+    def theory(self) -> Theory | None:
+        """What the layer of the columns has been compared with."""
+        return None if self.columns is None else about(self.columns).get("theory")
 
     def add_line(self) -> None:
         """Put a line across the defect into a Shapes layer, to be moved by hand."""
         field = self._field()
-        layer = self._line_layer()
+        name = f"{LINE} · {field.name}"
+        layer = next((one for one in self._line_layers() if one.name == name), None)
         if layer is None:
             half = 0.8 * float(np.nanmax(np.abs(field.table[["y_ideal_nm", "x_ideal_nm"]])))
             ends = np.array([[0, -half], [0, half]]) + field.place_nm
             layer = self.viewer.add_shapes(
-                [ends], shape_type="line", name=LINE, edge_width=0.03, edge_color="#2fbf8f", units=units_of(2),
-                metadata={KEY: {"line": True}},
+                [ends], shape_type="line", name=name, edge_width=0.03, edge_color="#2fbf8f", units=units_of(2),
+                metadata={KEY: {"line": True, "image": source_name(self.columns)}},
             )  # fmt: skip
             layer.events.set_data.connect(lambda _event: self.draw())
         self.viewer.layers.selection.active = layer
@@ -97,16 +118,17 @@ class Profiles(QWidget):
         self.along.value = "along the line"
         self.draw()
 
-    def _line_layer(self) -> Any:
-        shapes = [one for one in self.viewer.layers if isinstance(one, Shapes) and len(one.data)]
-        lines = [one for one in shapes if one.name == LINE or "line" in one.shape_type]
-        return lines[-1] if lines else None
+    def _line_layers(self) -> list[Any]:
+        """Layers with a line that are the user's own or of this field, the newest last."""
+        shapes = [one for one in self.viewer.layers if isinstance(one, Shapes) and "line" in one.shape_type]
+        return [one for one in shapes if "line" not in about(one) or one.name == f"{LINE} · {self._field().name}"]
 
     def ends_nm(self) -> tuple[Any, Any]:
         """Start and end of the line, from the defect; ValueError where none is drawn."""
-        layer = self._line_layer()
-        if layer is None:
-            raise ValueError("There is no line: click Draw a line, or draw one in a Shapes layer.")
+        layers = self._line_layers()
+        if not layers:
+            raise ValueError(f"There is no line on {self._field().name}: click Draw a line.")
+        layer = layers[-1]
         chosen = [k for k, kind in enumerate(layer.shape_type) if kind in ("line", "path")]
         points = np.asarray(layer.data[chosen[-1]], float)[:, -2:]
         world = points * np.asarray(layer.scale[-2:]) + np.asarray(layer.translate[-2:])
@@ -118,14 +140,15 @@ class Profiles(QWidget):
         if path is None:
             path, _ = QFileDialog.getOpenFileName(self, "Theory", "", THEORY_FILES)
         if path:
-            crystal = self._field().table.attrs.get("crystal")
+            columns, crystal = self.columns, self._field().table.attrs.get("crystal")
             arguments = {"path": str(path), "crystal": crystal, "neighbors": self._field().neighbors}
-            self.panel.start(read_theory, arguments, self._read, f"Theory {Path(path).name}")
 
-    def _read(self, found: tuple[str, pd.DataFrame]) -> None:
-        self.theory_name, self.theory = found
-        self.panel.say(f"✓ {self.theory_name}: {len(self.theory)} columns")
-        self.draw()
+            def done(theory: Theory) -> None:
+                columns.metadata = {**columns.metadata, KEY: {**about(columns), "theory": theory}}
+                self.panel.say(f"✓ {Path(theory.path).name}: {len(theory.table)} columns")
+                self.draw()
+
+            self.panel.start(read_theory, arguments, done, f"Theory {Path(path).name}")
 
     def dragEnterEvent(self, event: Any) -> None:
         """Take files."""
@@ -146,7 +169,7 @@ class Profiles(QWidget):
         elastic = field.fit.as_strain(field.table, neighbors=field.neighbors)
         models = {"elastic": line_profile(elastic, component, *ends, width_nm=WIDTH_NM)}
         if self.theory is not None:
-            models["theory"] = line_profile(self.theory, component, *ends, width_nm=WIDTH_NM)
+            models["theory"] = line_profile(self.theory.table, component, *ends, width_nm=WIDTH_NM)
         return line_profile(field.table, component, *ends, width_nm=WIDTH_NM), models
 
     def radial(self) -> dict[str, pd.DataFrame]:
@@ -156,28 +179,33 @@ class Profiles(QWidget):
         result = {"experiment": radial_profile(self._field().table)}
         if self.theory is not None:
             reach = float(result["experiment"]["r_nm"].max()) + 0.01
-            result["theory"] = radial_profile(self.theory, reach_nm=reach)
+            result["theory"] = radial_profile(self.theory.table, reach_nm=reach)
         return result
 
     def draw(self, _event: Any = None) -> None:
         """Draw the profile chosen."""
         if self.field is None:
             return
-        if self.along.value == "along the line" and self._line_layer() is not None:
-            self._draw_line()
+        if self.along.value == "along the line":
+            try:
+                self._draw_line()
+            except ValueError as error:
+                self.plot.excuse(str(error))
         else:
             self._draw_radial()
 
     def _draw_line(self) -> None:
         measured, models = self.profiles()
+        if not np.isfinite(measured.value).any():
+            raise ValueError(f"No column of {self._field().name} lies along the line: move it there, or draw another.")
         factor, unit = self.panel.component_unit
         self.plot.begin("along the line (nm)", f"{self.panel.component.value} ({unit})")
         for (name, model), color in zip(models.items(), COLORS[1:], strict=False):
-            self.plot.line(model.distance_nm, factor * model.value, color, name, dashed=name == "theory")
+            words = self.theory.words if self.theory and name == "theory" else name
+            self.plot.line(model.distance_nm, factor * model.value, color, words, dashed=name == "theory")
         self.plot.points(
             measured.distance_nm, factor * measured.value, factor * measured.err, COLORS[0], "experiment ± 1 σ"
         )
-        self.plot.finish()
 
     def _draw_radial(self) -> None:
         shells, fit = self.radial(), self._field().fit
@@ -185,12 +213,11 @@ class Profiles(QWidget):
         self.plot.begin("distance from the defect (nm)", "radial, ± 1 σ (pm)")
         r = np.linspace(float(measured["r_nm"].min()), float(measured["r_nm"].max()), 120)
         self.plot.line(r, 1000 * fit.c_nm2 / r, COLORS[1], "elastic")
-        if "theory" in shells:
+        if self.theory is not None:
             theory = shells["theory"]
-            self.plot.line(theory["r_nm"], theory["radial_pm"], COLORS[2], "theory", dashed=True)
+            self.plot.line(theory["r_nm"], theory["radial_pm"], COLORS[2], self.theory.words, dashed=True)
         for (name, group), color in zip(measured.groupby("sublattice"), (COLORS[0], COLORS[3]), strict=False):
             self.plot.points(group["r_nm"], group["radial_pm"], group["radial_err_pm"], color, str(name))
-        self.plot.finish()
 
     def draw_figure(self, ax: Any) -> Any:
         """Draw what the plot shows as a figure."""
@@ -215,7 +242,7 @@ class Profiles(QWidget):
                 return
             tables = {"strain": self._field().table, "eshelby": self._field().fit.to_frame()}
             tables |= {f"radial_{name}": table for name, table in self.radial().items()}
-            if self._line_layer() is not None:
+            if self._line_layers():
                 measured, models = self.profiles()
                 lines = {"experiment": measured, **models}
                 parts = [line.to_frame().assign(source=name, component=line.component) for name, line in lines.items()]
@@ -233,12 +260,12 @@ class Profiles(QWidget):
         return self.field
 
 
-def read_theory(progress: Any, path: str, crystal: str, neighbors: int) -> tuple[str, pd.DataFrame]:
+def read_theory(progress: Any, path: str, crystal: str, neighbors: int) -> Theory:
     """Strain around the defect of a structure file, in a worker."""
     from napari_defects.deformation import structure_strain
 
     progress(0, 1)
-    return Path(path).name, structure_strain(path, crystal, neighbors=neighbors)
+    return Theory(path, neighbors, structure_strain(path, crystal, neighbors=neighbors))
 
 
 def eshelby_words(fit: Any) -> str:

@@ -73,10 +73,17 @@ class Rows(QTableWidget):
 def go_to(viewer: Any, layer: Any, row: pd.Series) -> None:
     """Centre the view on a defect, near enough to see its columns, and mark it."""
     if layer.ndim > 2:
-        viewer.dims.set_point(0, int(row["frame"]))
+        viewer.dims.set_point(0, layer.translate[0] + layer.scale[0] * int(row["frame"]))
     camera = viewer.scene.camera
     y, x = corner_nm(layer) + row[["y_nm", "x_nm"]].to_numpy(float)
     camera.center = (float(y), float(x))
     camera.zoom = max(camera.zoom, min(viewer.canvas.size) / FIELD_NM)
     if "defect" in getattr(layer, "features", ()):
         layer.selected_data = set(np.flatnonzero(layer.features["defect"].to_numpy() == row["defect"]).tolist())
+
+
+def fly_to(viewer: Any, layer: Any) -> None:
+    """Let a layer fill the view."""
+    low, high = np.asarray(layer.extent.world)[:, -2:]
+    viewer.scene.camera.center = tuple((low + high) / 2)
+    viewer.scene.camera.zoom = 0.8 * float(min(np.asarray(viewer.canvas.size) / (high - low)))

@@ -8,7 +8,8 @@ from typing import Any
 
 from magicgui.widgets import FloatSlider
 
-from napari_defects.widgets._forms import Form, fields_of, numpydoc, set_value, split_unit, value_of
+from napari_defects.docstrings import numpydoc
+from napari_defects.widgets._forms import Form, fields_of, set_value, split_unit, value_of
 from napari_defects.widgets._frame import fold
 
 _RANGES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from napari_defects.widgets._belonging import Subject, check_belongs, image_name, image_of
 from napari_defects.widgets._forms import set_value, value_of
 from napari_defects.widgets._frame import Frame, open_widget
 from napari_defects.widgets._layers import KEY, LayerData, about, source_name
@@ -39,6 +40,7 @@ class Panel(Frame):
 
     def __init__(self, napari_viewer: Any):
         self.job: Job | None = None
+        self.subject = Subject()
         super().__init__(napari_viewer)
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
@@ -96,17 +98,21 @@ class Panel(Frame):
     def gather(self) -> dict[str, Any]:
         """Return inputs and keywords for `work`, read from the layers now; ValueError where something is missing."""
         arguments: dict[str, Any] = {}
+        leader = self._leader()
+        image, whose = (None, None) if leader is None else (image_of(self.viewer, leader), image_name(leader))
         for name, pick in self.inputs.items():
             value = self.pickers[name].value
             if isinstance(pick, Choice):
                 arguments[name] = value
             elif value is None or value not in self.viewer.layers:
                 if not pick.optional:
-                    raise ValueError(pick.missing)
+                    others = any(map(pick.fits, self.viewer.layers))
+                    raise ValueError(pick.lacking(whose if others else None))
                 arguments[name] = None
             elif not pick.fits(value):
                 raise ValueError(f"Layer {value.name!r} does not fit here. {pick.missing}")
             else:
+                check_belongs(value, whose, image)
                 arguments[name] = Source(pick.read(value), source_name(value), about(value))
         return arguments | self.parameters
 
@@ -150,6 +156,8 @@ class Panel(Frame):
         if self.working:
             self.say("Wait for what is running, or cancel it first.", doubt=True)
             return
+        leader = self._leader()
+        self.subject = Subject(None if leader is None else image_of(self.viewer, leader))
         self.job = Job(title, function, arguments, self)
         self.job.done.connect(done)
         self.job.failed.connect(self.fail)
@@ -194,22 +202,30 @@ class Panel(Frame):
     def _image_layer(self) -> Any:
         return self.pickers["image"].value if isinstance(self.inputs.get("image"), Pick) else None
 
+    def _leader(self) -> Any:
+        """Return the layer that the others belong with: the first of those that the work cannot do without."""
+        needed = (name for name, pick in self.inputs.items() if isinstance(pick, Pick) and not pick.optional)
+        return None if (name := next(needed, None)) is None else self.pickers[name].value
+
     def _best(self, name: str, image: str | None = None) -> Any:
-        """Choose the layer that fits best: of the first picker's image, measured rather than true, the newest."""
-        first = next(key for key, pick in self.inputs.items() if isinstance(pick, Pick))
+        """Choose the layer that fits best: of the first picker's image or of none, measured, not true, the newest."""
+        pick = self.inputs[name]
+        first = next(key for key, one in self.inputs.items() if isinstance(one, Pick))
         leader = self.pickers[first].value if name != first else None
-        wanted = image if leader is None else source_name(leader)
+        wanted = image if leader is None else image_name(leader)
         active = self.viewer.layers.selection.active
 
         def rank(layer: Any) -> tuple[bool, ...]:
+            known = about(layer)
             kin = wanted is not None and source_name(layer) == wanted
-            return (kin, "truth" not in about(layer), "average" not in about(layer), layer is active)
+            return kin, "truth" not in known, "average" not in known, not getattr(layer, "rgb", False), layer is active
 
-        pick = self.inputs[name]
-        fitting = [layer for layer in reversed(self.viewer.layers) if isinstance(pick, Pick) and pick.fits(layer)]
-        if leader is not None and isinstance(pick, Pick) and pick.optional:
-            fitting = [layer for layer in fitting if rank(layer)[0]]
-        return max(fitting, key=rank, default=None)
+        def fits(layer: Any) -> bool:
+            assert isinstance(pick, Pick)
+            free = leader is None or (not pick.optional and None in (wanted, image_name(layer)))
+            return pick.fits(layer) and (free or rank(layer)[0])
+
+        return max((layer for layer in reversed(self.viewer.layers) if fits(layer)), key=rank, default=None)
 
     def _first_chosen(self, layer: Any) -> None:
         """Take up what was chosen first; what was said of another is no longer true."""
@@ -231,7 +247,12 @@ class Panel(Frame):
         self.fill(about(layer).get("parameters", {}).get(self.title, {}))
 
     def _made(self, made: Made) -> None:
-        layers = [upsert(self.viewer, layer) for layer in made.layers]
+        try:
+            self.subject.check(self.viewer)
+        except ValueError as error:
+            self.fail(error)
+            return
+        layers = [upsert(self.viewer, layer, self.subject.layer) for layer in made.layers]
         seconds = f" · {self.job.seconds:.1f} s" if self.job is not None and made.summary else ""
         self.say(f"✓ {made.summary}{seconds}" + (f"\n{made.doubt}" if made.doubt else ""), doubt=bool(made.doubt))
         if self.follow:

@@ -11,11 +11,12 @@ import pandas as pd
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_defects.micrograph import Micrograph
+from napari_defects.saving import one_sentence
 from napari_defects.tables import TABLES
 from napari_defects.widgets._cells import cells_of_layer
 from napari_defects.widgets._exclusion import EXCLUSION
 from napari_defects.widgets._layers import about, scale_nm, source_name
-from napari_defects.widgets._picks import SITES, Pick, Source
+from napari_defects.widgets._picks import DEFECTS, SITES, Pick, Source
 from napari_defects.widgets._points import table_of
 
 FORMATS = (".csv", ".xlsx", ".parquet")
@@ -90,58 +91,74 @@ def counts_of(viewer: Any, layer: Any) -> pd.DataFrame | None:
     """Count the defects of a layer as they are now, the way they were counted last; None where they never were."""
     from napari_defects.statistics import count
 
-    known = about(layer)
-    if known.get("counts") is None:
+    sites, mask, keywords = counted_with(viewer, layer)
+    if about(layer).get("counts") is None or sites is None:
         return None
-    own = [one for one in viewer.layers if source_name(one) == source_name(layer) and "truth" not in about(one)]
-    sites, left_out, keywords = known["counted"] if "counted" in known else ("", *_by_analyze(own, known))
-    if sites not in viewer.layers:
-        sites = next((one.name for one in reversed(own) if SITES.fits(one)), "")
-    seen, mask = _source(viewer, sites, SITES), _source(viewer, left_out, EXCLUSION)
-    if seen is None:
-        return None
-    return count(*looked_at(Source(table_of(layer), source_name(layer), known), seen, mask), **keywords)
+    seen, left_out = _source(sites, SITES), None if mask is None else _source(mask, EXCLUSION)
+    return count(*looked_at(_source(layer, DEFECTS), seen, left_out), **keywords)
 
 
-def _by_analyze(own: list[Any], known: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name of what is left out of an image, and the keywords of `count` in the recipe."""
+def counted_with(viewer: Any, layer: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the layers of sites and of what is left out, and the keywords, that defects were counted with last.
+
+    Before they were counted by themselves these are of their image, and of the recipe of its analysis.
+    """
     from napari_defects.recipes import Recipe
 
-    recipe = Recipe.from_toml(known.get("made", {}).get("recipe", ""))
-    return next((one.name for one in own if "exclusion" in about(one)), ""), recipe.keywords("count")
+    known = about(layer)
+    own = [one for one in viewer.layers if source_name(one) == source_name(layer) and "truth" not in about(one)]
+    if "counted" in known:
+        layers, keywords = known["counted"]
+        sites, mask = (one if one in viewer.layers else None for one in map(layers.get, ("sites", "left_out")))
+    else:
+        sites, mask = None, next((one for one in own if "exclusion" in about(one)), None)
+        keywords = Recipe.from_toml(known.get("made", {}).get("recipe", "")).keywords("count")
+    if sites is None:
+        sites = next((one for one in reversed(own) if SITES.fits(one)), None)
+    return sites, mask, keywords
 
 
-def _source(viewer: Any, name: str, pick: Pick) -> Source | None:
-    layer = next((one for one in viewer.layers if one.name == name), None)
-    return None if layer is None else Source(pick.read(layer), source_name(layer), about(layer))
+def _source(layer: Any, pick: Pick) -> Source:
+    return Source(pick.read(layer), source_name(layer), about(layer))
 
 
 def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv", chosen: Any = None) -> list[Path]:
     """Write the tables and averages that came from an image, under the names the command line gives them.
 
-    Where layers show the same kind of table, the `chosen` one is written, else the newest.
+    Where layers show the same kind of table, the `chosen` one is written, else the newest; of what is painted, that
+    which the defects are counted without.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to be written.
+    OSError
+        If it cannot be written there.
     """
     from napari_defects.io import write_micrograph, write_table
 
     tables: dict[str, pd.DataFrame] = {}
     averages: dict[str, Any] = {}
-    masks: list[Any] = []
+    mask: Any = None
     for layer in sorted(viewer.layers, key=lambda one: one is chosen):
         known = about(layer)
         if source_name(layer) != image or {"truth", "labels"} & set(known):
             continue
-        if "exclusion" in known:
-            masks.append(layer)
-        elif "average" in known:
+        if "average" in known:
             averages[known["average"].species] = known["average"]
         elif known.get("table") in TABLES:
             read = cells_of_layer if known["table"] == "cells" else table_of
             tables |= grown(read(layer), known["table"], known.get("atom_columns"))
+            if DEFECTS.fits(layer):
+                mask = counted_with(viewer, layer)[1]
             if (counts := counts_of(viewer, layer)) is not None:
                 tables["counts"] = counts
-    folder.mkdir(parents=True, exist_ok=True)
+    if not tables and not averages:
+        raise ValueError(f"There are no tables of {image!r} yet: run Analyze, or Localize, first.")
+    with one_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     written = [write_table(table, folder / f"{name}{suffix}") for name, table in tables.items()]
-    for mask in masks[:1]:
+    if mask is not None:
         pixels, size = (np.asarray(mask.data) != 0).astype(np.uint8), scale_nm(mask)
         picture = Micrograph(pixels, None if size is None else (float(size[0]), float(size[1])))
         written.append(write_micrograph(picture, folder / "left_out.tif"))

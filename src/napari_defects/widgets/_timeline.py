@@ -10,6 +10,7 @@ import pandas as pd
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_defects.crystals import species_color
+from napari_defects.widgets._ink import InkedAxes
 
 HEIGHT_PX = 118
 
@@ -88,6 +89,7 @@ class Timeline(QWidget):
             self.cursors.append(cursor)
             self.plots.append(plot)
             self._layout.addWidget(plot)
+            InkedAxes(plot)
         self.plots[0].getAxis("bottom").setStyle(showValues=False)
         self.plots[1].setXLink(self.plots[0])
         self.plots[1].setLabel("bottom", "frame")

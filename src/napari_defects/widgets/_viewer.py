@@ -9,17 +9,20 @@ import numpy as np
 from napari.layers import Image, Points
 
 from napari_defects.widgets import _detail
-from napari_defects.widgets._layers import KEY, LayerData, about, corner_nm
-from napari_defects.widgets._points import Keeper
+from napari_defects.widgets._keeper import Keeper
+from napari_defects.widgets._layers import KEY, LayerData, about, corner_nm, scale_nm
 
+_MEASURED = {"table", "average", "maps"}  # in nm of the pixels that the image had then
 _REMADE = ("shapes", "tracks")  # cannot be given other data and features at once
 _names: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()  # that layers have had, the newest last
 
 
 def follow_names(viewer: Any) -> None:
-    """Let what was made from an image go with it when the image has been given another name."""
+    """Let what was made from an image go with it when the image has been given another name, or another place."""
     there = [layer.name for layer in viewer.layers]
     for image in [layer for layer in viewer.layers if there.count(layer.name) == 1]:  # else napari is to change it yet
+        if image not in _names and not about(image).get("image"):
+            _keep_place(viewer, image)
         before = _names.setdefault(image, [image.name])[-1]
         if before != image.name:
             _names[image].append(image.name)
@@ -28,6 +31,21 @@ def follow_names(viewer: Any) -> None:
                 layer.metadata = {**layer.metadata, KEY: {**about(layer), "image": image.name}}
             for layer in made:
                 layer.name = _renamed(layer.name, before, image.name)
+
+
+def _keep_place(viewer: Any, image: Any) -> None:
+    """Move what was made from an image to wherever the image goes."""
+
+    def follow(_event: Any = None) -> None:
+        corner = corner_nm(image)
+        for layer in made_from(viewer, image.name):
+            step = corner - about(layer).get("corner_nm", corner)
+            if step.any():
+                layer.metadata = {**layer.metadata, KEY: {**about(layer), "corner_nm": tuple(corner.tolist())}}
+                layer.translate = (*layer.translate[:-2], *(layer.translate[-2:] + step))
+
+    image.events.translate.connect(follow)
+    image.events.units.connect(follow)
 
 
 def _renamed(name: str, before: str, now: str) -> str:
@@ -39,17 +57,24 @@ def made_from(viewer: Any, image: str) -> list[Any]:
     return [layer for layer in viewer.layers if about(layer).get("image") == image]
 
 
-def upsert(viewer: Any, made: LayerData) -> Any:
-    """Add a layer, or bring the layer of the same name up to date: its place, and whether it is shown, stay.
+def standing(viewer: Any, name: str, image: str | None) -> Any:
+    """Return the layer of this name, or the one made from an image under it, whatever it is called by now; or None."""
+    named = [layer for layer in viewer.layers if layer.name == name]
+    own = made_from(viewer, image) if image else []
+    return next(iter(named + [layer for layer in own if name in _names.get(layer, ())]), None)
 
-    A layer made from an image lies where the image lies. Where another image takes the place of one, what was made
-    from that goes.
+
+def upsert(viewer: Any, made: LayerData, image: Any = None) -> Any:
+    """Add a layer, or bring the one made before up to date: its name, its place, and whether it is shown, stay.
+
+    A layer made from an image lies where the image lies: the `image` given, else the one of the name it says. Where
+    another image takes the place of one, what was made from that goes.
     """
     follow_names(viewer)
     data, keywords, kind = made
-    keywords = _over_its_image(viewer, keywords)
-    name = keywords["name"]
-    layer = next((old for old in viewer.layers if old.name == name), None)
+    keywords = over_its_image(viewer, keywords, image)
+    layer = standing(viewer, keywords["name"], keywords["metadata"].get(KEY, {}).get("image"))
+    name = keywords["name"] = keywords["name"] if layer is None else layer.name
     if kind == "image" and layer is not None and not about(layer).get("image") and _differ(layer.data, data):
         for old in made_from(viewer, name):
             viewer.layers.remove(old)
@@ -78,17 +103,25 @@ def _differ(one: Any, other: Any) -> bool:
     return one is not other and not np.array_equal(one, other)
 
 
-def _over_its_image(viewer: Any, keywords: dict[str, Any]) -> dict[str, Any]:
+def over_its_image(viewer: Any, keywords: dict[str, Any], image: Any = None) -> dict[str, Any]:
+    """Return the keywords of a layer with place, frames and name of its image as that is now, and its pixel size."""
     known = keywords["metadata"].get(KEY, {})
     called = known.get("image")
-    named = [layer for layer in viewer.layers if layer.name == called]
+    named = [] if image is None else [image]
+    named += [layer for layer in viewer.layers if layer.name == called]
     named += [layer for layer in viewer.layers if called in _names.get(layer, ())]  # given another name since
-    if not named or "units" not in keywords:
+    if not called or not named or "units" not in keywords:
         return keywords
-    image, corner = named[0], corner_nm(named[0])
-    translate = np.zeros(len(keywords["units"])) + keywords.get("translate", 0.0)
+    image, corner, ndim = named[0], corner_nm(named[0]), len(keywords["units"])
+    translate = np.zeros(ndim) + keywords.get("translate", 0.0)
     translate[-2:] += corner
+    if ndim == image.ndim > 2:  # the frames lie where those of the image lie
+        translate[0], scale = image.translate[0], keywords.get("scale", (1.0,) * ndim)
+        keywords = {**keywords, "scale": (image.scale[0], *scale[1:])}
+        keywords["units"] = (str(image.units[0]), *keywords["units"][1:])
     known = {**known, "image": image.name, "corner_nm": tuple(corner.tolist())}
+    if _MEASURED & set(known) and (size := scale_nm(image)) is not None:
+        known.setdefault("pixel_size_nm", tuple(size.tolist()))
     return {
         **keywords,
         "name": _renamed(keywords["name"], called, image.name),

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_defects.widgets._settings import keep_llvm_single, limit_threads
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Cancelled(Exception):
@@ -100,7 +100,7 @@ class Job(QObject):
 
     def _errored(self, error: Exception) -> None:
         if not isinstance(error, (Cancelled, ValueError, TypeError, OSError)):
-            logger.error("%s failed", self._title, exc_info=error)
+            log.error("%s failed", self._title, exc_info=error)
         self._end(self.failed, error)
 
     def _end(self, signal: Any, value: Any) -> None:

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QPushButton
 
 from napari_defects.micrograph import Progress
+from napari_defects.saving import writing
+from napari_defects.widgets._corrections import Hand
 from napari_defects.widgets._file_list import Files
 from napari_defects.widgets._frame import open_widget
-from napari_defects.widgets._layers import KEY, LayerData, about, map_layer, mask_layer, micrograph_of, set_scale_nm
+from napari_defects.widgets._layers import KEY, about, scale_nm, set_scale_nm
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._lines import Lines
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, Source
-from napari_defects.widgets._points import table_layer
+from napari_defects.widgets._points import table_of
+from napari_defects.widgets._script import left_out_of, script
 from napari_defects.widgets._steps import Made, Panel
-from napari_defects.widgets._tables_out import ExportTables
-from napari_defects.widgets._viewer import upsert
-from napari_defects.widgets.average import Gallery, average_layer, average_place, drop_stale
-from napari_defects.widgets.classify import corrected, summary
-from napari_defects.widgets.localize import found
-from napari_defects.widgets.segment import defect_classes
-from napari_defects.widgets.strain import arrow_layer, strain_layer, strain_words
-
-LINES = {
-    "segment": ("Segment", ("predict",)),
-    "localize": ("Localize", ("locate", "fit_lattice", "assign_sites")),
-    "calibrate": (None, ("calibrate",)),
-    "classify": ("Classify", ("classify",)),
-    "average": ("Average", ("average",)),
-    "strain": ("Strain", ("strain",)),
-    "count": ("Count and export", ("count",)),
-}
-"""Lines of the list, with the widget each leads to and the steps it stands for."""
+from napari_defects.widgets._tables_out import ExportTables, counts_of
+from napari_defects.widgets._telling import LINES, Telling, count_words
+from napari_defects.widgets._viewer import made_from, standing, upsert
+from napari_defects.widgets.average import Gallery, averages_of, drop_stale
+from napari_defects.widgets.classify import corrected, defects_of, said_of
 
 
 class Analyze(Panel):
@@ -54,13 +42,11 @@ class Analyze(Panel):
     stepped = Signal(str, object)
 
     @staticmethod
-    def work(
-        progress: Progress, image: Source, recipe: Any, report: Callable[[str, Made], None], **_parameters: Any
-    ) -> Made:
+    def work(progress: Progress, image: Source, recipe: Any, hand: Hand, report: Callable[[str, Made], None]) -> Made:
         """Run the pipeline; layers and lines are reported as they are made."""
         from napari_defects.pipeline import analyze
 
-        telling = _Telling(image, recipe, report)
+        telling = Telling(image, recipe, hand, report)
         results = analyze(image.value, recipe, progress=progress, on_step=telling)
         return Made([], "Done", extra=results)
 
@@ -79,7 +65,6 @@ class Analyze(Panel):
         button.setMenu(menu)
         self.files = Files(self)
         self.export_button = ExportTables(self, lambda: self.pickers["image"].value, IMAGE.missing)
-        self.export_button.setVisible(False)
         for widget in (self.lines, self.legend, self.gallery, self.export_button, button, self.files):
             self.add(widget)
         self.stepped.connect(self._stepped)
@@ -101,17 +86,20 @@ class Analyze(Panel):
         return Recipe(changed)
 
     def gather(self) -> dict[str, Any]:
-        """Image and recipe for the pipeline."""
-        image = super().gather()["image"]
-        return {"image": image, "recipe": self.recipe(), "report": self.stepped.emit}
+        """Image, recipe and what was set by hand for the pipeline."""
+        image, chosen = super().gather()["image"], self.pickers["image"].value
+        hand = said_of(self.viewer, f"defects · {chosen.name}", chosen.name, scale_nm(chosen))
+        return {"image": image, "recipe": self.recipe(), "hand": hand, "report": self.stepped.emit}
 
     def run(self) -> None:
-        """Start over with empty lines."""
-        if not self.working:
+        """Start over with empty lines, once there is nothing in the way."""
+        before = self.job
+        super().run()
+        if self.job is not before:
             self._image = self.pickers["image"].value
             self.lines.reset()
             self.lines.start("segment")
-        super().run()
+            self.show_chosen()
 
     def fail(self, error: BaseException) -> None:
         """Tell of an error, and on which line it happened."""
@@ -126,9 +114,18 @@ class Analyze(Panel):
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Leave nothing running, and the defects at hand."""
         self.lines.finish()
-        self.export_button.setVisible(True)
+        self.show_chosen()
         if (layer := self._made_layer("defects")) is not None:
             self.viewer.layers.selection.active = layer
+
+    def show_chosen(self) -> None:
+        """Show what there is of the image chosen; the lines are of the one analysed."""
+        image = self.pickers["image"].value
+        own = [] if image is None else made_from(self.viewer, image.name)
+        self.lines.setVisible(image is not None and image is self._image)
+        self.legend.follow(defects_of(self.viewer, image))
+        self.gallery.show_layers([] if image is None else averages_of(self.viewer, image.name))
+        self.export_button.setVisible(any("table" in about(layer) for layer in own))
 
     def _progressed(self, done: int, total: int) -> None:
         from napari_defects.pipeline import STEPS
@@ -143,28 +140,39 @@ class Analyze(Panel):
     def _stepped(self, line: str, made: Made) -> None:
         if self.job is None or self.job.cancelled:
             return
+        try:
+            self.subject.check(self.viewer)
+        except ValueError as error:
+            self.cancel()
+            self.fail(error)
+            return
         if line == "classify":
-            made = corrected(self.viewer, made)
-        layers = [upsert(self.viewer, layer) for layer in made.layers]
-        self.lines.done(line, made.summary, made.doubt)
+            made = corrected(self.viewer, made, self._image)
+        layers = [upsert(self.viewer, layer, self._image) for layer in made.layers]
         if line == "calibrate":
             self._lattice_pixel_nm = made.extra
-        if line == "classify":
-            if (atoms := self._made_layer("atoms")) is not None:
-                atoms.visible = False
-            self.legend.follow(layers[0])
+        if line == "classify" and (atoms := self._made_layer("atoms")) is not None:
+            atoms.visible = False
         if line == "average":
-            drop_stale(self.viewer, *made.extra)
-            self.gallery.show_layers(layers)
+            drop_stale(self.viewer, self._image.name, *made.extra)
         if line == "strain":
             layers[0].colorbar.visible = layers[0].visible
         if line == "count" and (layer := self._made_layer("defects")) is not None:
-            layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": made.extra}}
+            made = made._replace(summary=self._counted(layer, made.extra))
+        self.lines.done(line, made.summary, made.doubt)
+        self.show_chosen()
+
+    def _counted(self, layer: Any, counts: Any) -> str:
+        """Keep the counts in the layer of the defects, and say how many there are without what is painted."""
+        for _ in range(2):  # as the pipeline has counted; then without what is painted, as they are exported
+            layer.metadata = {**layer.metadata, KEY: {**about(layer), "counts": counts}}
+            counts = counts_of(self.viewer, layer)
+        return count_words(counts, len(table_of(layer)) - int(counts["count"].sum()))
 
     def _made_layer(self, kind: str) -> Any:
         """Return what was made of the image analysed, whichever is chosen by now; None where it is gone."""
-        name = f"{kind} · {'' if self._image is None else self._image.name}"
-        return next((layer for layer in self.viewer.layers if layer.name == name), None)
+        name = "" if self._image is None else self._image.name
+        return standing(self.viewer, f"{kind} · {name}", name)
 
     def _open(self, line: str) -> None:
         title = LINES[line][0]
@@ -186,7 +194,8 @@ class Analyze(Panel):
         path = path or QFileDialog.getSaveFileName(self, "Save recipe", "recipe.toml", "Recipe (*.toml)")[0]
         if path:
             try:
-                Path(path).write_text(self.recipe().complete().to_toml(), "utf-8")
+                with writing(path) as file:
+                    file.write_text(self.recipe().complete().to_toml(), "utf-8")
             except OSError as error:
                 self.fail(error)
 
@@ -214,91 +223,18 @@ class Analyze(Panel):
         self.fill({**recipe.steps, **choices})
 
     def copy_python(self) -> None:
-        """Copy a script that makes the same tables."""
-        QApplication.clipboard().setText(self.python())
-        self.say("Copied: the script makes the same tables.")
+        """Copy a script that makes the same tables; say what it cannot know."""
+        layer = self.pickers["image"].value
+        try:
+            if layer is None:
+                raise ValueError(IMAGE.missing)
+            QApplication.clipboard().setText(self.python())
+        except (ValueError, TypeError) as error:
+            self.fail(error)
+            return
+        lacking = "; ".join(left_out_of(self.viewer, layer))
+        self.say(f"Copied. Not in it: {lacking}." if lacking else "Copied: the script makes the same tables.")
 
     def python(self) -> str:
-        """Return a script that makes the same tables."""
-        layer = self.pickers["image"].value
-        known = layer.metadata.get("napari_defects", {}).get("micrograph", {}) if layer is not None else {}
-        path = known.get("path", known.get("file", "IMAGE"))
-        size = micrograph_of(layer).pixel_size_nm if layer is not None else None
-        steps = {step: dict(keywords) for step, keywords in self.recipe().steps.items()}
-        return (
-            "import napari_defects as nd\n\n"
-            f"micrograph = nd.read_micrograph({path!r}, pixel_size_nm={size!r})\n"
-            f"results = nd.analyze(micrograph, {_literal(steps)})\n"
-            'results.write("results")\n'
-        )
-
-
-class _Telling:
-    """Turns what a step gave into layers and a line, in the worker."""
-
-    def __init__(self, image: Source, recipe: Any, report: Callable[[str, Made], None]):
-        self.image, self.report = image, report
-        self.known = {
-            "image": image.image,
-            "crystal": recipe.crystal,
-            "made": {"step": "Analyze", "recipe": recipe.to_toml()},
-        }
-        self.movie, self.lattice = image.value.is_movie, None
-        self.asked = recipe.keywords("average").get("species")
-
-    def __call__(self, step: str, result: Any) -> None:
-        if step == "locate":
-            self.known["atom_columns"] = list(result.columns)  # to write the atoms as they were before they had sites
-        tell = getattr(self, f"_{step}", None)
-        if tell is not None:
-            line = next(key for key, (_, steps) in LINES.items() if step in steps)
-            self.report("calibrate" if step == "fit_lattice" else line, tell(result))
-
-    def _predict(self, maps: Any) -> Made:
-        from napari_defects.widgets._forms import default_of
-
-        name = self.image.image
-        threshold = default_of("defects.classify", "min_probability")
-        mask, keywords, kind = mask_layer(maps, f"mask · {name}", threshold, **self.known)
-        shown = map_layer(maps, f"maps · {name}", defect_classes(maps)[0], **self.known)
-        return Made([shown, (mask, {**keywords, "visible": False}, kind)], f"{len(maps.classes) - 1} classes")
-
-    def _fit_lattice(self, lattice: Any) -> Made:
-        self.lattice = lattice
-        size = self.image.value.pixel_size_yx_nm
-        right = size / lattice.scale
-        off = abs(lattice.scale - 1)
-        words = f"{np.sqrt(size.prod()):.4f} nm a pixel"
-        doubt = f"lattice says {np.sqrt(right.prod()):.4f}, {off:.1%} off" if off > 0.01 else ""
-        return Made([], words + ("" if doubt else ", as the lattice says"), doubt, tuple(right))
-
-    def _assign_sites(self, sites: Any) -> Made:
-        return Made([self._table(sites, "sites", "atoms")], found(sites))
-
-    def _classify(self, defects: Any) -> Made:
-        return Made([self._table(defects, "defects", "defects")], summary(defects), extra=defects)
-
-    def _average(self, averages: Mapping[str, Any]) -> Made:
-        layers = [
-            average_layer(result, average_place(self.image.value, number, result), self.known)
-            for number, result in enumerate(averages.values())
-        ]
-        return Made(layers, f"{len(averages)} species", extra=(self.image.image, averages, self.asked))
-
-    def _strain(self, table: Any) -> Made:
-        picture, keywords, kind = strain_layer(table, "dilation", self.image.image, self.known)
-        arrows, more, vectors = arrow_layer(table, self.image.image, self.known)
-        hidden = [(picture, {**keywords, "visible": False}, kind), (arrows, {**more, "visible": False}, vectors)]
-        return Made([*hidden, self._table(table, "strain", "atoms")], strain_words(table))
-
-    def _count(self, counts: Any) -> Made:
-        return Made([], f"{int(counts['count'].sum()):,} defects", extra=counts)
-
-    def _table(self, table: Any, kind: str, name: str) -> LayerData:
-        title = f"{name} · {self.image.image}"
-        return table_layer(table, kind, title, movie=self.movie, lattice=self.lattice, **self.known)
-
-
-def _literal(steps: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = (f"    {step!r}: {dict(keywords)!r},\n" for step, keywords in steps.items() if keywords)
-    return "{\n" + "".join(lines) + "}"
+        """Return a script that makes the tables of the image chosen, as far as a script can."""
+        return script(self.pickers["image"].value, self.recipe().steps)

@@ -60,8 +60,9 @@ class Average(Panel):
             for number, result in enumerate(averages.values())
         ]
         most = max(averages.values(), key=lambda a: a.n, default=None)
-        summary = f"{len(averages)} averages, {most.species} of {most.n}" if most else "no species has enough members"
-        return Made(layers, summary, extra=(image.image, averages, average.get("species")))
+        some = f"{len(averages)} average{'s' * (len(averages) != 1)}"
+        summary = f"{some}, {most.species} of {most.n}" if most else "no species has enough members"
+        return Made(layers, summary, extra=(averages, average.get("species")))
 
     def build(self) -> None:
         """Put the gallery, the members and the precision of the one chosen below."""
@@ -86,7 +87,7 @@ class Average(Panel):
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Show the averages."""
-        drop_stale(self.viewer, *made.extra)
+        drop_stale(self.viewer, self.subject.layer.name, *made.extra)
         self.show_chosen()
 
     def show_chosen(self) -> None:

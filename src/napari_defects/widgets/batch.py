@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._file_list import Files, analyse
-from napari_defects.widgets._forms import Form
+from napari_defects.widgets._forms import Form, path_field
 from napari_defects.widgets._layers import about
 from napari_defects.widgets._picks import CRYSTAL, MODEL
 from napari_defects.widgets._steps import Made, Panel
@@ -30,11 +30,13 @@ class _OverFiles(Panel):
 
     def build(self) -> None:
         """Put the folders above, the list below."""
-        self.images = FileEdit(name="images", label="Images", mode="d", tooltip="Folder of the images.", nullable=True)
-        self.results = FileEdit(
+        self.images = path_field(
+            name="images", label="Images", mode="d", tooltip="Folder of the images.", nullable=True
+        )
+        self.results = path_field(
             name="results", label="Results", mode="d", tooltip="Folder of the results.", nullable=True
         )
-        self.recipe_file = FileEdit(
+        self.recipe_file = path_field(
             name="recipe", label="Recipe", filter="*.toml", nullable=True,
             tooltip="Keywords of the steps, as saved by Analyze; none for the defaults.",
         )  # fmt: skip
@@ -111,6 +113,7 @@ class Batch(_OverFiles):
         self.average_button.setEnabled(False)
         self.gallery, self.words = Gallery(self.viewer), QLabel()
         self.gallery.chosen.connect(lambda layer: self.words.setText(details(about(layer)["average"])))
+        self.words.setWordWrap(True)
         for widget in (self.gallery, self.words):
             widget.setVisible(False)
         self.species = ComboBox(name="species", label="Count", choices=[EVERY])

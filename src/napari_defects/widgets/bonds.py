@@ -19,6 +19,7 @@ from napari_defects.widgets._picks import IMAGE, MAPS, Choice, Source
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._structure import Structure
 from napari_defects.widgets._timeline import Timeline, quantities
+from napari_defects.widgets._viewer import made_from
 
 FILTERS = "XYZ (*.xyz);;CIF (*.cif);;GraphML (*.graphml);;JSON (*.json)"
 HOSTS = tuple(name for name, crystal in CRYSTALS.items() if all(len(s.column) == 1 for s in crystal.sublattices))
@@ -80,6 +81,18 @@ class Bonds(Panel):
         callbacks.append(clicked)
         self.destroyed.connect(lambda: callbacks.remove(clicked) if clicked in callbacks else None)
         self._watch(None)
+
+    def _follow_first(self, layer: Any) -> None:
+        """Take the crystal from what was made of the image; say so where it is none whose bonds are found."""
+        super()._follow_first(layer)
+        known = [about(one).get("crystal") for one in (layer, *made_from(self.viewer, layer.name))]
+        crystal = next(filter(None, known), None)
+        if crystal in HOSTS:
+            self.pickers["crystal"].value = crystal
+        elif crystal is not None:
+            self.say(
+                f"This image is of {crystal}; bonds are those of sheets of single atoms: {', '.join(HOSTS)}.", True
+            )
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from napari_defects.micrograph import Progress
-from napari_defects.widgets._corrections import by_hand, kept
+from napari_defects.widgets._corrections import Hand, by_hand, how_many, kept, still
 from napari_defects.widgets._layers import KEY, about, source_name
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._picks import DEFECTS, IMAGE, MAPS, MODEL, SITES, Source
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._viewer import over_its_image, standing
 
 
 class Classify(Panel):
@@ -57,7 +58,7 @@ class Classify(Panel):
         self.add(self.legend)
 
     def _made(self, made: Made) -> None:
-        super()._made(corrected(self.viewer, made))
+        super()._made(corrected(self.viewer, made, self.subject.layer))
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Let the legend follow the new defects."""
@@ -75,16 +76,25 @@ def defects_of(viewer: Any, image: Any) -> Any:
     return min(own, key=lambda layer: "truth" in about(layer), default=None)
 
 
-def corrected(viewer: Any, made: Made) -> Made:
+def said_of(viewer: Any, name: str, image: str | None, pixel_size_nm: Any) -> Hand:
+    """Return what a person has said in the layer of defects of this name, where it is for pixels of this size."""
+    there = standing(viewer, name, image)
+    return by_hand(there if there is not None and DEFECTS.fits(there) else None, None, pixel_size_nm)
+
+
+def corrected(viewer: Any, made: Made, image: Any = None) -> Made:
     """Give defects found anew what a person has said of the same sites in the layer they take the place of."""
     ((_, keywords, _),) = made.layers
+    keywords = over_its_image(viewer, keywords, image)
     name, known = keywords["name"], dict(keywords["metadata"][KEY])
-    there = next((layer for layer in viewer.layers if layer.name == name and DEFECTS.fits(layer)), None)
-    hand, gone = (None, None) if there is None else by_hand(there, known.get("lattice"))
-    n = sum(len(rows) for rows in (hand, gone) if rows is not None)
+    said = said_of(viewer, name, known.get("image"), known.get("pixel_size_nm"))
+    n = how_many(hand := still(said, known.get("lattice")))
+    if lost := how_many(said) - n:
+        words = f"{lost} set by hand not kept: they are on no site of this lattice as they say."
+        made = made._replace(doubt=f"{made.doubt}\n{words}".strip())
     if not n:
         return made
-    defects, gone = kept(made.extra, hand, gone)
+    defects, gone = kept(made.extra, *hand)
     layer = table_layer(defects, known.pop("table"), name, movie=keywords["ndim"] > 2, **known, rejected=gone)
     return made._replace(layers=[layer], summary=f"{summary(defects)}, {n} set by hand kept", extra=defects)
 

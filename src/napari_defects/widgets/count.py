@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import pandas as pd
 from qtpy.QtCore import QTimer
@@ -140,14 +141,14 @@ class Count(Panel):
         self.refresh()
         self.pickers["left_out"].value = mask
         self._follow()
-        self.say("Paint on the image; the counts and the area follow.")
-        self._timer.start()
+        self._again()
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Keep the counts in the layer they belong to, and show them."""
         layer = self.pickers["defects"].value
-        sites, left_out = (getattr(self.pickers[name].value, "name", "") for name in ("sites", "left_out"))
-        known = {"counts": made.extra, "counted": (sites, left_out, self.parameters["count"])}
+        chosen = {name: self.pickers[name].value for name in ("sites", "left_out")}
+        used = WeakValueDictionary({name: one for name, one in chosen.items() if one is not None})
+        known = {"counts": made.extra, "counted": (used, self.parameters["count"])}
         layer.metadata = {**layer.metadata, KEY: {**about(layer), **known}}
         self._show(self.counts())
         self._follow()

@@ -110,6 +110,7 @@ class Discover(Panel):
         movie = self.layer is not None and self.layer.ndim == 3
         made = table_layer(labels, "novelties", f"labels · {image}", movie=movie, **known, labels=True)
         layer = upsert(self.viewer, made)
+        self.say(f"✓ {len(labels):,} columns to learn from, in Train.")
         train = open_widget(self.viewer, "Train", {"learn": LABELLED, **self.choices})
         if train is not None:
             train.look_at(image)

@@ -17,6 +17,7 @@ from napari_defects.widgets._plots import Plot
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._settings import accelerator
 from napari_defects.widgets._steps import Made, Panel
+from napari_defects.widgets._viewer import standing, upsert
 
 
 class Localize(Panel):
@@ -120,7 +121,7 @@ class Localize(Panel):
     def _columns(self) -> Any:
         layer = self.pickers["image"].value
         name = "" if layer is None else f"atoms · {layer.name}"
-        return next((layer for layer in self.viewer.layers if layer.name == name), None)
+        return standing(self.viewer, name, "" if layer is None else layer.name)
 
     def paint(self) -> None:
         """Colour the columns as chosen."""
@@ -147,10 +148,8 @@ class Localize(Panel):
         self.start(work, {}, self._added, "Residual")
 
     def _added(self, made: Made) -> None:
-        from napari_defects.widgets._viewer import upsert
-
         for layer in made.layers:
-            upsert(self.viewer, layer)
+            upsert(self.viewer, layer, self.subject.layer)
         self.say(f"✓ {made.summary}")
 
 

@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 import pandas as pd
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QShortcut, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_defects.micrograph import Micrograph
 from napari_defects.saving import file_name
 from napari_defects.widgets._classes import Classes
 from napari_defects.widgets._corrections import classes_for, corrections, dropped, in_order, judged, taken_back
 from napari_defects.widgets._glimpse import Glimpse, examples, line_angle, views
+from napari_defects.widgets._keys import Keys
 from napari_defects.widgets._layers import about, contrast, source_name
 from napari_defects.widgets._picks import DEFECTS, IMAGE, SITES
 from napari_defects.widgets._points import table_layer, table_of
@@ -56,18 +56,15 @@ class Review(Panel):
         body.addWidget(self.glimpse, 1, 0, 1, 4)
         body.addWidget(self.classes, 2, 0, 1, 4)
         actions = (
-            ("← back", self.back),
-            ("✓ yes (a)", self.accept),
-            ("✗ none (x)", self.reject),
-            ("next →", self.forward),
-        )
+            ("← back", self.back), ("✓ yes (a)", self.accept), ("✗ none (x)", self.reject), ("next →", self.forward),
+        )  # fmt: skip
         for column, (text, action) in enumerate(actions):
             button = QPushButton(text)
             button.clicked.connect(lambda _checked=False, action=action: action())
             body.addWidget(button, 3, column)
         self.add(self.body)
         self._add_ways_out()
-        self._shortcuts = [self._shortcut(key, action) for key, action in self._keys().items()]
+        self.keys = Keys(self, self.viewer, self._actions())
         self._reviewing(False)
         self.which.changed.connect(lambda: self.run() if self.current is not None else None)
         self._anew = QTimer(self, interval=0, singleShot=True)  # once all layers are chosen
@@ -77,6 +74,7 @@ class Review(Panel):
 
     def _add_ways_out(self) -> None:
         row = QHBoxLayout()
+        row.setSpacing(3)
         self.undo_button = QPushButton("↶ Undo")
         self.undo_button.setToolTip("ctrl+z")
         self.undo_button.clicked.connect(lambda: self.undo())
@@ -89,22 +87,14 @@ class Review(Panel):
             row.addWidget(button)
         self._layout.addLayout(row)
 
-    def _keys(self) -> dict[str, Any]:
+    def _actions(self) -> dict[str, Any]:
         keys = {"Right": self.forward, "Left": self.back, "A": self.accept, "Return": self.accept, "X": self.reject}
         keys |= {"Enter": self.accept, "Ctrl+Z": self.undo}
         return keys | {str(n): (lambda n=n: self.classes.press(n)) for n in range(1, 10)}
 
-    def _shortcut(self, key: str, action: Any) -> QShortcut:
-        shortcut = QShortcut(QKeySequence(key), self)
-        shortcut.setContext(Qt.ShortcutContext.ApplicationShortcut)
-        for signal in (shortcut.activated, shortcut.activatedAmbiguously):
-            signal.connect(lambda: action() if self.isVisible() else None)
-        return shortcut
-
     def _reviewing(self, yes: bool) -> None:
         self.body.setVisible(yes)
-        for shortcut in self._shortcuts:
-            shortcut.setEnabled(yes)
+        self.keys.listen(yes)
 
     # -- what is there -------------------------------------------------------------------------------------------------
 

@@ -8,17 +8,19 @@ import numpy as np
 from magicgui.widgets import ComboBox
 from qtpy.QtCore import QTimer
 
+from napari_defects.docstrings import declared, default_of
 from napari_defects.micrograph import Maps, Progress
+from napari_defects.widgets._belonging import check_belongs
 from napari_defects.widgets._cache import remembered
 from napari_defects.widgets._decision import LEAST, Decision
-from napari_defects.widgets._forms import Form, declared, default_of, fields_of, value_of
+from napari_defects.widgets._forms import Form, fields_of, value_of
 from napari_defects.widgets._layers import KEY, about, host_names, map_layer, mask_layer, source_name
 from napari_defects.widgets._legend import Legend
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, MODEL, SITES, Source
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._settings import device as device
 from napari_defects.widgets._steps import Made, Panel
-from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets._viewer import standing, upsert
 from napari_defects.widgets._work import Job
 from napari_defects.widgets.classify import Classify, corrected, defects_of, summary
 
@@ -130,6 +132,12 @@ class Segment(Panel):
         layer, sites = self.maps_layer(), self.sites_layer()
         if layer is None:
             return
+        try:
+            for one in [layer] + [sites] * (sites is not None):
+                check_belongs(one, source_name(layer), self.pickers["image"].value)
+        except ValueError as error:
+            self.say(str(error), doubt=True)
+            return
         known = about(layer)
         maps, image = known.pop("maps"), known.pop("image")
         if self._decision is None or self._decision.maps is not maps:
@@ -145,8 +153,9 @@ class Segment(Panel):
 
     def _show_mask(self, mask: Any, maps: Maps, image: str, known: dict[str, Any]) -> None:
         name = f"mask · {image}"
-        there = next((m for m in self.viewer.layers if m.name == name and "classes" in about(m)), None)
-        if there is not None and there.data.shape == mask.shape and about(there)["classes"] == maps.classes:
+        there = standing(self.viewer, name, image)
+        known_classes = None if there is None else about(there).get("classes")
+        if known_classes == maps.classes and there.data.shape == mask.shape:
             there.data = mask
         else:
             upsert(self.viewer, mask_layer(maps, name, self.threshold.value, image=image, **known))
@@ -165,15 +174,15 @@ class Segment(Panel):
         }
         version = self._version
         self._weighing = Job("Classify", Classify.work, arguments, self)
-        self._weighing.done.connect(lambda made: self._weighed(made, version, image))
+        self._weighing.done.connect(lambda made: self._weighed(made, version, chosen))
         self._weighing.failed.connect(self.fail)
         self._weighing.start()
 
-    def _weighed(self, made: Made, version: tuple[Any, ...] | None, image: str) -> None:
-        if self._decision is not None and self._version == version:
+    def _weighed(self, made: Made, version: tuple[Any, ...] | None, image: Any) -> None:
+        if self._decision is not None and self._version == version and image in self.viewer.layers:
             self._decision.candidates = made.extra
             self._known = made.layers[0][1]["metadata"][KEY]
-            self._show_defects(image)
+            self._show_defects(image.name)
 
     def _show_defects(self, image: str) -> None:
         assert self._decision is not None
@@ -185,7 +194,7 @@ class Segment(Panel):
         layer = table_layer(defects, "defects", f"defects · {image}", movie=movie, **known)
         made = corrected(self.viewer, Made([layer], summary(defects), extra=defects))
         self.legend.follow(upsert(self.viewer, made.layers[0]))
-        self.say(f"✓ {made.summary}")
+        self.say(f"✓ {made.summary}\n{made.doubt}".strip(), doubt=bool(made.doubt))
 
     def _version_of(self, sites: Any) -> tuple[Any, ...]:
         """Return what changes when the candidates do: places and table of the atoms, the species there can be."""

@@ -13,9 +13,10 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton
 
 from napari_defects.crystals import get_crystal
+from napari_defects.docstrings import declared
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._comparison import Comparison
-from napari_defects.widgets._forms import Form, declared, fields_of, nested, value_of
+from napari_defects.widgets._forms import Form, fields_of, nested, value_of
 from napari_defects.widgets._frame import fold
 from napari_defects.widgets._layers import contrast
 from napari_defects.widgets._picks import CRYSTAL, IMAGE

@@ -15,8 +15,9 @@ from napari_defects.widgets._layers import KEY, LayerData, about, source_name, u
 from napari_defects.widgets._picks import COLUMNS, Source
 from napari_defects.widgets._points import table_layer
 from napari_defects.widgets._profiles import Field, Profiles
+from napari_defects.widgets._rows import fly_to
 from napari_defects.widgets._steps import Made, Panel
-from napari_defects.widgets._viewer import upsert
+from napari_defects.widgets._viewer import standing, upsert
 
 COMPONENTS = {
     "dilation": "dilation", "ε xx": "exx", "ε yy": "eyy", "ε xy": "exy", "rotation": "rotation_rad",
@@ -67,7 +68,7 @@ class StrainMap(Panel):
             layers[0][1]["metadata"][KEY]["field"] = Field(
                 name, table, found, (float(y), float(x)), strain["neighbors"]
             )
-        return Made(layers, strain_words(table))
+        return Made(layers, strain_words(table), extra=average)
 
     def build(self) -> None:
         """Put the choice of the component, the significance and the magnification below."""
@@ -77,7 +78,7 @@ class StrainMap(Panel):
         )
         self.significant = CheckBox(
             name="significant",
-            text="only where significant (2 σ)",
+            text="significant (2 σ) only",
             label="",
             tooltip="Leave out what is less than twice its error.",
         )
@@ -106,12 +107,15 @@ class StrainMap(Panel):
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Let the map be as the controls say, and its scale be on the canvas."""
-        layers[0].visible = layers[0].colorbar.visible = True
+        layers[0].visible = True
         drawn = (about(layers[0])["strain"], False)
         if layers[0] is self._map and drawn != (self.component_name, self.significant.value):
             self._redraw()
         self._map = None
         self.show_chosen()
+        if made.extra is not None:  # an average, which lies beside the image
+            fly_to(self.viewer, layers[0])
+            drop_when_remade(self.viewer, made.extra, layers)
 
     def show_chosen(self) -> None:
         """Let the controls show how the map of the chosen columns is drawn."""
@@ -121,6 +125,11 @@ class StrainMap(Panel):
         if layer is self._map:
             return
         self._map = layer
+        if layer is None:
+            self.say("")
+        for other in self.viewer.layers if layer is not None else ():
+            if "strain" in about(other):  # a colour bar has no name: only that of this map is shown
+                other.colorbar.visible = other is layer and other.visible
         known = {} if layer is None else about(layer)
         arrows, field = self._layer("displacement"), known.get("field")
         with self.magnify.changed.blocked(), self.component.changed.blocked(), self.significant.changed.blocked():
@@ -128,8 +137,9 @@ class StrainMap(Panel):
             self.component.value = {v: k for k, v in COMPONENTS.items()}[known.get("strain", "dilation")]
             self.significant.value = known.get("significant", False)
         if field is not None:
-            field = field._replace(place_nm=tuple(np.add(field.place_nm, known.get("corner_nm", 0.0))))
-        self.profiles.show_field(field)
+            place = tuple(np.add(field.place_nm, known.get("corner_nm", 0.0)))
+            field = field._replace(place_nm=place, name=self._name())
+        self.profiles.show_field(field, self.pickers["sites"].value)
 
     def _name(self) -> str:
         """Name of the map of the chosen columns."""
@@ -137,8 +147,8 @@ class StrainMap(Panel):
         return "" if chosen is None else field_name(source_name(chosen), about(chosen).get("average"))
 
     def _layer(self, kind: str) -> Any:
-        name = f"{kind} · {self._name()}"
-        return next((one for one in self.viewer.layers if one.name == name), None)
+        chosen = self.pickers["sites"].value
+        return standing(self.viewer, f"{kind} · {self._name()}", None if chosen is None else source_name(chosen))
 
     @property
     def component_name(self) -> str:
@@ -178,6 +188,20 @@ class StrainMap(Panel):
     def _magnify(self, factor: float) -> None:
         if (arrows := self._layer("displacement")) is not None:
             arrows.length = factor
+
+
+def drop_when_remade(viewer: Any, average: Any, made: list[Any]) -> None:
+    """Take away what was made of an average as soon as its layer has another one."""
+    columns = next((one for one in viewer.layers if about(one).get("average") is average), None)
+
+    def look(_event: Any = None) -> None:
+        if columns is None or about(columns).get("average") is not average:
+            for layer in [one for one in made if one in viewer.layers]:
+                viewer.layers.remove(layer)
+
+    if columns is not None:
+        columns.events.metadata.connect(look)
+    look()
 
 
 def field_name(image: str, average: Any) -> str:

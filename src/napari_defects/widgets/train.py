@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from magicgui.widgets import CheckBox, FileEdit
+from magicgui.widgets import CheckBox
 from napari.layers import Labels, Points
 
+from napari_defects.docstrings import declared
 from napari_defects.micrograph import Progress
 from napari_defects.widgets import _picks
 from napari_defects.widgets._curves import Curves, Listener
-from napari_defects.widgets._forms import Form, declared, fields_of, value_of
+from napari_defects.widgets._forms import Form, fields_of, path_field, value_of
 from napari_defects.widgets._layers import KEY, about
 from napari_defects.widgets._picks import CRYSTAL, IMAGE, SITES, Choice, Pick, Source
 from napari_defects.widgets._points import points_nm
@@ -111,7 +112,7 @@ class Train(Panel):
 
     def build(self) -> None:
         """Put the file, what to go on from, and the curves below."""
-        self.out = FileEdit(
+        self.out = path_field(
             name="out",
             mode="w",
             label="save as",
@@ -123,11 +124,14 @@ class Train(Panel):
         self.share.tooltip = "Of the training images that are crops of this image; the others are its simulated twins."
         self.brightest = fields_of(declared("lattice.fitting.fit_lattice"))["brightest"]
         self.brightest.label = "brightest here"
-        self.cells = FileEdit(
+        self.cells = path_field(
             name="cells", mode="d", label="labelled cells", nullable=True, value=None,
             tooltip="Folder of cells corrected in the Cells widget, to learn from beside the simulated ones.",
         )  # fmt: skip
-        self.resume = CheckBox(name="resume", text="go on from where the last training stopped", label="", value=True)
+        self.resume = CheckBox(
+            name="resume", text="go on where it stopped", label="", value=True,
+            tooltip="A training into this file was stopped; off begins anew.",
+        )  # fmt: skip
         self.own = Form([self.share, self.brightest, self.cells, self.resume])
         place = self._layout.indexOf(self.fold)
         self._layout.insertWidget(place, self.own)
