@@ -75,10 +75,9 @@ def rst(widget: Any) -> list[str]:
     if rows:
         lines += ["", ".. list-table::", "   :header-rows: 1", "   :widths: 20 14 12 54", ""]
         for row in (("field", "default", "place", "meaning"), *rows):
-            lines += [
-                f"   {'*' if k == 0 else ' '} - {str(text or '').partition(' (default')[0]}"
-                for k, text in enumerate(row)
-            ]
+            for k, text in enumerate(row):
+                words = str(text or "").partition("(default")[0].replace(". - ", ". ")
+                lines.append(f"   {'*' if k == 0 else ' '} - {words.strip()}")
     return [*lines, ""]
 
 

@@ -17,18 +17,23 @@ from napari_defects.io import channels, write_micrograph
 VERBS = [
     "simulate",
     "train",
+    "evaluate",
     "predict",
     "locate",
     "classify",
+    "cells",
     "average",
     "strain",
     "eshelby",
+    "bonds",
     "track",
     "count",
     "analyze",
     "batch",
+    "average-dataset",
     "watch",
     "models",
+    "noise-sweep",
     "demo",
 ]
 
@@ -55,6 +60,7 @@ def image(wse2, tmp_path_factory):
 def test_verbs_are_those_of_the_library():
     shown = run("--help").output
     assert all(f"\n  {verb} " in shown for verb in VERBS)
+    assert "..." not in shown.partition("Commands:")[2], "the list says all of each verb"
     assert run("--version").output.strip() == nd.__version__
     for verb in VERBS:
         assert run(verb, "--help").exit_code == 0
@@ -153,6 +159,13 @@ def test_analyze_from_recipe_options_and_settings(image, results, tmp_path):
     assert len(nd.read_table(tmp_path / "out" / "defects.csv")) == len(results.defects)
 
 
+def test_analyze_without_a_crystal_says_what_is_missing(image, tmp_path):
+    done = run("analyze", image, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "no defects were looked for: give --crystal, as WSe2 or graphene" in done.stdout
+    assert not (tmp_path / "out" / "defects.csv").exists()
+
+
 def test_track(tmp_path):
     one = {"y_nm": 1.0, "x_nm": 2.0, "i": 0, "j": 0, "sublattice": "A", "species": "Si1C3"}
     one |= {"probability": 1.0, "method": "maps"}
@@ -168,6 +181,8 @@ def test_models_lists_what_is_shipped():
     assert done.exit_code == 0
     for model in nd.list_models():
         assert model["name"] in done.stdout
+    heads = [line.partition(" nm/px")[0] for line in done.stdout.splitlines()]
+    assert len({head.rindex(" ") for head in heads}) == 1, "the columns stand below each other"
 
 
 def test_predict_writes_one_channel_a_class(image, tmp_path):
@@ -307,9 +322,13 @@ def test_interrupt_is_130(monkeypatch, image, tmp_path):
     [
         ("simulate", ["{CRYSTAL}", "height and width of the image  [default: 10.0]", "side of a pixel  [default: 0.02]",
                       "electrons per square angstrom of one frame [default: 100000.0]"]),
-        ("track", ["farthest a defect goes", "--recipe", "--set STEP.KEY=VALUE"]),
+        ("track", ["farthest a defect goes", "--recipe", "--set STEP.KEY=VALUE",
+                   "missing before its trajectory ends [default: 2]"]),
         ("average-dataset", ["{DATASET}", "most images to take members from  [default: 256]"]),
-        ("batch", ["{IMAGE}..."]),
+        ("batch", ["{IMAGE}...", "folder to write into", "network or its file, or none [default: the crystal's]"]),
+        ("bonds", ["[default: none]"]),
+        ("strain", ["table to write: .csv, .parquet or .xlsx"]),
+        ("train", ["at the latest [default with --match: 10.0]", "processes that simulate [default: 1]"]),
     ],
 )  # fmt: skip
 def test_help_is_in_the_words_and_defaults_of_the_steps(verb, words):

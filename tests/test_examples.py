@@ -8,8 +8,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import napari_defects as nd
+from napari_defects.cli import app
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
@@ -30,6 +32,26 @@ def test_example(example, tmp_path, monkeypatch):
 def test_the_pages_name_what_a_fresh_interpreter_has():
     named = {name for page in PAGES for name in re.findall(r"\bnd\.(\w+)", page.read_text(encoding="utf-8"))}
     assert named <= {*nd.__all__, "__version__"}, "another import may have bound it before"
+
+
+def test_the_pages_name_verbs_and_options_that_there_are():
+    verbs = get_command(app).commands
+    lines = [
+        (page.name, " ".join(line.split()))
+        for page in [*PAGES, ROOT / "CHANGELOG.md"]
+        for found in re.findall(
+            r"`(napari-defects [^`]+)`|^    (napari-defects .+)$", page.read_text(encoding="utf-8"), re.M
+        )
+        for line in found
+        if line
+    ]
+    assert len(lines) > 20
+    for page, line in lines:
+        verb, *words = line.split()[1:]
+        assert verb in verbs, (page, line)
+        known = {name for option in verbs[verb].params for name in (*option.opts, *option.secondary_opts)}
+        used = {word.strip("[]") for word in words if re.match(r"\[?--?[a-z]", word)}
+        assert used <= {*known, "--help"}, (page, line)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

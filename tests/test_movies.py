@@ -59,6 +59,9 @@ def test_everything_is_written(results, tmp_path):
     assert (table["species"] == "Si3C6").sum() == 4
     assert nx.read_graphml(folder / "graph.graphml").number_of_edges() == results.graph.number_of_edges()
     assert (folder / "atoms.xyz").read_text().count("Properties=") == 4
+    for kind in ("atoms", "defects", "tracks"):
+        known = {c.name for c in (*nd.tables.TABLES[kind], *nd.tables.EXTRAS[kind])}
+        assert set(pd.read_csv(folder / f"{kind}.csv")) <= known, kind
     for name in ("bonds", "angles", "rings", "defects", "transitions", "rotors", "drift", "hops", "hop_rates"):
         assert (folder / f"{name}.csv").is_file(), name
 
@@ -104,7 +107,7 @@ def test_both_elements_of_hbn_and_which_one_is_missing():
         nd.analyze_bonds(graphene, crystal="hBN")
 
 
-def test_there_is_no_vacancy_where_atoms_are_lost_in_the_noise():
+def test_vacancies_and_no_others_are_found_where_atoms_are_lost_in_the_noise():
     scan = {
         "field_of_view_nm": 4.0,
         "pixel_size_nm": 0.0156,
@@ -112,6 +115,18 @@ def test_there_is_no_vacancy_where_atoms_are_lost_in_the_noise():
     }
     pristine, _ = nd.simulate("graphene", **scan, dose_e_per_A2=2e5, scan=nd.Scan(rotation_deg=10.0), seed=2)
     assert nd.analyze_bonds(pristine).defects.empty, "a V4 with a probability of 1.0 once"
+    at = [("V1", 1.2, 1.3), ("V2", 2.8, 2.7)]
+    pitted, _ = nd.simulate("graphene", **scan, dose_e_per_A2=3e5, scan=nd.Scan(rotation_deg=14.0), at=at, seed=2)
+    assert sorted(nd.analyze_bonds(pitted).defects["species"]) == ["V1", "V2"], "hardly a ring closes"
+
+
+def test_a_rotated_bond_leaves_two_sites_but_no_vacancy():
+    at = [("SW", 1.0, 1.0)]
+    turned, _ = nd.simulate(
+        "graphene", field_of_view_nm=2.4, pixel_size_nm=0.0156, dose_e_per_A2=2e6, at=at, seed=1,
+        microscope=nd.Microscope(60.0, 31.0, 86.0, 200.0, 0.08),
+    )  # fmt: skip
+    assert nd.analyze_bonds(turned).defects["species"].tolist() == ["SW"]
 
 
 def test_words_for_wrong_input(rotor):

@@ -18,13 +18,16 @@ PIXEL, SIDE, SIGMA = 0.012, 176, 0.055
 
 
 def scene(kind, *, tall=6.0, seed=0):
-    """Image and true atoms of graphene with silicon of three or four bonds, or a vacancy; `tall` counts an atom."""
+    """Image and true atoms of graphene with silicon of three or four bonds, or a vacancy; `tall` counts an atom.
+
+    In a "hole" eight atoms are missing.
+    """
     host = Host(GRAPHENE, np.array([0.05, 0.08]), GRAPHENE.vectors_nm @ np.array([[0.95, 0.3], [-0.3, 0.95]]) / 0.99624)
     place = host.sites_within(np.array([SIDE, SIDE]) * PIXEL, margin_nm=0.2)[1]
     middle = np.full(2, SIDE * PIXEL / 2)
-    a, b = np.argsort(np.linalg.norm(place - middle, axis=1))[:2]
+    a, b, *more = np.argsort(np.linalg.norm(place - middle, axis=1))[:8]
     silicon = {"Si1C3": place[a], "Si1C4": (place[a] + place[b]) / 2}.get(kind)
-    gone = {"none": [], "Si1C4": [a, b]}.get(kind, [a])
+    gone = {"none": [], "Si1C4": [a, b], "hole": [a, b, *more]}.get(kind, [a])
     atoms = np.delete(place, gone, axis=0)
     if silicon is not None:
         away = atoms - silicon
@@ -99,6 +102,30 @@ def test_a_vacancy_beside_an_atom_that_was_missed_is_one_vacancy_and_two_missed_
     graph = bond_graph(full.drop(index=near[:2]).assign(element="C"))
     assert find_defects(graph)["species"].tolist() == ["V2"]
     assert find_defects(graph, micrograph=whole, min_probability=0).empty
+
+
+def test_a_vacancy_is_seen_where_so_many_atoms_are_lost_that_no_ring_closes():
+    for kind, expected in (("V1", ["V1"]), ("none", [])):
+        micrograph, table, center = scene(kind, tall=8.0)
+        lost = np.random.default_rng(1).random(len(table)) < 0.5
+        graph = bond_graph(table[~lost].reset_index(drop=True).assign(element="C"))
+        assert find_defects(graph).empty
+        found = find_defects(graph, micrograph=micrograph)
+        assert found["species"].tolist() == expected
+    micrograph, table, center = scene("V1", tall=8.0)
+    found = find_defects(bond_graph(table.assign(element="C")), micrograph=micrograph)
+    assert np.linalg.norm(found[["y_nm", "x_nm"]].to_numpy() - table_hole(center)) < 0.02
+
+
+def test_a_hole_is_no_vacancy_nor_are_sites_at_the_border():
+    micrograph, table, center = scene("hole", tall=8.0)
+    assert find_defects(bond_graph(table.assign(element="C")), micrograph=micrograph).empty
+    micrograph, table, center = scene("V1", tall=8.0)
+    for beyond, expected in ((0.4, ["V1"]), (0.15, [])):
+        side = int((table_hole(center)[0] + beyond) / PIXEL)
+        cut = Micrograph(micrograph.data[:side], PIXEL)
+        graph = bond_graph(table[table["y_nm"] < side * PIXEL].reset_index(drop=True).assign(element="C"))
+        assert find_defects(graph, micrograph=cut)["species"].tolist() == expected
 
 
 def table_hole(center):

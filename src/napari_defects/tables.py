@@ -129,10 +129,22 @@ TABLES: dict[str, tuple[Column, ...]] = {
 }  # fmt: skip
 
 _FITTED = _columns("misfit | float64 | | mean squared residual under the column in units of its noise")
+_BONDED = _columns(
+    "atoms | str | | rows of its atoms in the table of atoms",
+    "bond_pm | float64 | pm | mean length of a foreign atom's bonds",
+    "bond_err_pm | float64 | pm | 1 sigma of bond_pm",
+    "angle_off_deg | float64 | degree | rms of how far the angles between them are off 360/n",
+    "angle_off_err_deg | float64 | degree | 1 sigma of angle_off_deg",
+    "cut | bool | | a bond may lead beyond the border, which halves the probability",
+    "border_nm | float64 | nm | distance to the nearest border of what is seen",
+)
 _EXPECTED = _columns("ideal_err_nm | float64 | nm | 1 sigma per axis of where the lattice expects the column")
 
 EXTRAS: dict[str, tuple[Column, ...]] = {
-    "atoms": _FITTED,
+    "atoms": _FITTED + _columns(
+        "element | str | | chemical element, where bonds were analysed",
+        "element_probability | float64 | | how sure that is",
+    ),
     "sites": _FITTED + _EXPECTED,
     "defects": _FITTED + _EXPECTED + _columns(
         "height | float64 | image | height of the column: its amplitude, or a linear fit's where there is no atom",
@@ -142,6 +154,12 @@ EXTRAS: dict[str, tuple[Column, ...]] = {
         "beneath | float64 | | share of a host column's counting noise that stays where the column is gone",
         "proportion | float64 | | of the confidence that there is a defect, what falls to this species",
         "by_intensity | str | | verdict without a network",
+    ) + _BONDED,
+    "tracks": _BONDED + _columns(
+        "unsure | bool | | taken during a change, cut by the border, or improbable: no change is read from it",
+        "gone | bool | | the trajectory ends here, in sight, while the movie goes on",
+        "y_crystal_nm | float64 | nm | y_nm without drift",
+        "x_crystal_nm | float64 | nm | x_nm without drift",
     ),
     "counts": _columns(
         "images | int64 | | how many images were pooled",

@@ -9,8 +9,8 @@ After Ziatdinov et al., ACS Nano 11, 12742 (2017).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -209,37 +209,59 @@ def _host_defects(
     if any(len(s.column) > 1 for s in crystal.sublattices):
         return _vacancies(graph)
     foreign = set(foreign_atoms(graph))
-    grounds: dict[int, Ground | None] = {}
-    rows = []
+    nodes: dict[int, list[int]] = {}
+    for node, known in graph.nodes(data=True):
+        if known["element"] != VACANCY:
+            nodes.setdefault(known["frame"], []).append(node)
+    shapes: dict[int, list[Shape]] = {frame: [] for frame in nodes}
     for cluster in clusters(graph, faces, hexagon_nm2=crystal.cell_area_nm2):
-        if cluster.atoms & foreign:
-            continue
-        frame = graph.nodes[min(cluster.atoms)]["frame"]
-        if micrograph is not None and frame not in grounds:
-            nodes = [n for n, d in graph.nodes(data=True) if d["frame"] == frame and d["element"] != VACANCY]
-            places, elements = [place_nm(graph, n) for n in nodes], [graph.nodes[n]["element"] for n in nodes]
-            grounds[frame] = Ground.of(micrograph, frame, crystal, lattices, np.array(places), elements)
-        ground = grounds.get(frame)
-        prior = 9.0 if cluster.sizes in SHAPES else 2.5 if cluster.sizes in CUT_SHAPES else 1.5
-        outlines = [np.array([place_nm(graph, n) for n in ring]) for ring in cluster.rings]
-        holes = None if ground is None else ground.holes(outlines)
-        certain = float(np.mean([graph.nodes[n]["probability"] for n in cluster.atoms]))
-        for species, center, odds in _named(graph, cluster, holes, prior):
-            row = _row(graph, cluster.atoms, center, species, 0.0)
+        if not cluster.atoms & foreign and (shape := _shape(graph, cluster)) is not None:
+            shapes[graph.nodes[min(cluster.atoms)]["frame"]].append(shape)
+    rows = []
+    for frame, own in nodes.items():
+        places, found, ground = np.array([place_nm(graph, n) for n in own]), shapes[frame], None
+        if micrograph is not None:
+            elements = [graph.nodes[n]["element"] for n in own]
+            ground = Ground.of(micrograph, frame, crystal, lattices, places, elements)
+        if ground is not None:  # a rotated bond leaves two sites, but nothing is missing
+            found = [shape for shape in found if shape.species == "SW"]
+            apart = [place_nm(graph, n) for n in own if n in foreign] + [shape.center_nm for shape in found]
+            found += [_empty(graph, hole, own, places) for hole in ground.holes(apart)]
+        for species, atoms, center, odds in found:
+            row = _row(graph, atoms, center, species, 0.0)
             odds *= map_odds(pd.DataFrame([row]), maps, species)[0]
+            certain = float(np.mean([graph.nodes[n]["probability"] for n in atoms]))
             rows.append(row | {"probability": certain * odds / (1 + odds)})
     return rows
 
 
-def _named(graph: nx.Graph, cluster: Cluster, holes: list[Hole] | None, prior: float) -> list[tuple[str, Any, float]]:
-    """Species, place and odds of what odd rings go around: holes where the image tells, else by their shape."""
-    species, host = _shape(cluster), graph.graph["host"].split()
-    if species == "SW":  # nothing is missing, but two sites are left
-        return [(species, _center(graph, cluster, species), prior)]
-    if species is not None and holes is None:
-        return [(_vacancy(_lacking(graph, cluster, int(species[1])), host), cluster.center_nm, prior)]
-    small = [hole for hole in holes or () if len(hole.elements) < 5]
-    return [(_vacancy(hole.elements, host), hole.places_nm.mean(0), hole.odds) for hole in small]
+class Shape(NamedTuple):
+    """A defect of the host: its species, the atoms around, its place (y, x), and its odds."""
+
+    species: str
+    atoms: Collection[int]
+    center_nm: Any
+    odds: float
+
+
+def _empty(graph: nx.Graph, hole: Hole, nodes: Sequence[int], places_nm: Floats) -> Shape:
+    """Name empty sites, among atoms (`nodes`) at these places."""
+    near = np.unique(cKDTree(places_nm).query(hole.places_nm, min(3, len(nodes)))[1])
+    species = _vacancy(hole.elements, graph.graph["host"].split())
+    return Shape(species, [nodes[k] for k in near], hole.places_nm.mean(0), hole.odds)
+
+
+def _shape(graph: nx.Graph, cluster: Cluster) -> Shape | None:
+    """Name a cluster of odd rings by their sizes where known, else by how many atoms it lacks."""
+    other = f"V{cluster.missing}" if 0 < cluster.missing < 5 and len(cluster.rings) < 7 else None
+    species = (SHAPES | CUT_SHAPES).get(cluster.sizes, other)
+    if species is None:
+        return None
+    odds = 9.0 if cluster.sizes in SHAPES else 2.5 if cluster.sizes in CUT_SHAPES else 1.5
+    if species == "SW":
+        return Shape(species, cluster.atoms, _center(graph, cluster), odds)
+    lacking = _lacking(graph, cluster, int(species[1]))
+    return Shape(_vacancy(lacking, graph.graph["host"].split()), cluster.atoms, cluster.center_nm, odds)
 
 
 def _vacancy(elements: Sequence[str], host: list[str]) -> str:
@@ -257,14 +279,7 @@ def _lacking(graph: nx.Graph, cluster: Cluster, n: int) -> list[str]:
     return [first] * number + other[:1] * (n - number)
 
 
-def _shape(cluster: Cluster) -> str | None:
-    """Name of a cluster of odd rings: by its sizes where known, else by how many atoms it lacks."""
-    other = f"V{cluster.missing}" if 0 < cluster.missing < 5 and len(cluster.rings) < 7 else None
-    return (SHAPES | CUT_SHAPES).get(cluster.sizes, other)
-
-
-def _center(graph: nx.Graph, cluster: Cluster, species: str) -> Any:
-    """Centre of the rings; of a Stone-Wales defect, of two equal ones: also where another is cut off."""
+def _center(graph: nx.Graph, cluster: Cluster) -> Any:
+    """Centre of a Stone-Wales defect: that of two equal rings, also where another is cut off."""
     size = 5 if cluster.sizes.count(5) == 2 else 7
-    pair = [ring for ring in cluster.rings if len(ring) == size]
-    return centers_nm(graph, pair).mean(0) if species == "SW" else cluster.center_nm
+    return centers_nm(graph, [ring for ring in cluster.rings if len(ring) == size]).mean(0)

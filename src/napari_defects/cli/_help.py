@@ -16,6 +16,8 @@ _STEPS = {
     "track": "tracks.linking.track", "average-dataset": "batch.averaging.average_dataset",
     "noise-sweep": "cells.sweep.noise_sweep",
 }  # fmt: skip
+_INSTEAD = {"train": ("--match", "learning.tuning.fine_tune")}
+"""Verbs that run another step with an option."""
 
 
 class Verb(TyperCommand):
@@ -32,6 +34,13 @@ class Verb(TyperCommand):
                 text, default = option.help or _first(words[option.name][1]), keywords[option.name].default
                 told = default in (None, inspect.Parameter.empty) or "[default" in text
                 option.help = text if told else f"{text}  [default: {default}]"
+        if self.name in _INSTEAD:
+            given, path = _INSTEAD[self.name]
+            others = inspect.signature(declared(path)).parameters
+            for option in self.params:
+                default = others[option.name].default if option.name in others else None
+                if isinstance(option, TyperOption) and default and "[default" not in (option.help or ""):
+                    option.help = f"{option.help}  [default with {given}: {default}]"
         super().format_help(*args, **kwargs)
 
 

@@ -6,17 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ._options import Calibrate, Channel, Crystal, Image, ModelName, Out, PixelSize, SitesFile
+from ._options import Calibrate, Channel, Crystal, Image, ModelName, OutTable, PixelSize, SitesFile
 from ._running import progress_bar, read_recipe, running
 
 
 def cells(
-    image: Image, out: Out, crystal: Crystal = None, model: ModelName = None,
+    image: Image, out: OutTable, crystal: Crystal = None, model: ModelName = None,
     boxes: Annotated[str | None, typer.Option(help="find cells by this box detector, not along the lattice")] = None,
     direct: Annotated[bool, typer.Option("--direct", help="with --boxes: unit cells, not hexagons")] = False,
     sites: SitesFile = None, pixel_size_nm: PixelSize = None, calibrate: Calibrate = False, channel: Channel = None,
 ) -> None:  # fmt: skip
-    """Write the table of the unit cells of an MX2 crystal and of what each lacks."""
+    """Write what each unit cell of an MX2 crystal lacks."""
     from ..cells import detect_cells
     from ..io import read_table, write_table
     from ..tables import Sites
@@ -41,7 +41,7 @@ def noise_sweep(
     steps: Annotated[int, typer.Option(help="batches of each training")] = 300,
     seed: Annotated[int, typer.Option("--seed", help="of all that is drawn")] = 0,
 ) -> None:
-    """Train at ranges of noise, test on images of other noise, and print the accuracy of each."""
+    """Train at ranges of noise, test on others. Print the accuracy of each."""
     from ..cells import NoiseRange, estimated_range, noise_sweep, sweep_tests
     from ..io import read_micrograph
 

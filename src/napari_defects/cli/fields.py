@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ._options import Out
+from ._options import OutFolder
 
 
 def eshelby(
     averages: Annotated[Path, typer.Argument(metavar="FOLDER", help="class averages, as average wrote them")],
-    out: Out,
+    out: OutFolder,
     species: Annotated[str | None, typer.Option(help="of several, which")] = None,
     theory: Annotated[Path | None, typer.Option(help="relaxed structure: POSCAR, CIF, XYZ, LAMMPS data")] = None,
     eigenstrain: Annotated[str, typer.Option(help="dilatation or general")] = "dilatation",
@@ -21,7 +21,10 @@ def eshelby(
     ] = None,
     component: Annotated[str, typer.Option(help="of the profile: exx, eyy, exy, dilation …")] = "dilation",
 ) -> None:
-    """Write strain, inclusion, test for oscillation and profiles of a class average into a folder, as tables."""
+    """Write the strain of a class average beside theory.
+
+    Tables: strain, elastic inclusion with its test for oscillation, residuals and profiles.
+    """
     import pandas as pd
 
     from ..averages.files import read_averages

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ._options import Calibrate, Channel, Crystal, Image, ModelName, Out, PixelSize, RecipeFile, Seed, Settings
+from ._options import (
+    Calibrate,
+    Channel,
+    Crystal,
+    Image,
+    ModelName,
+    Out,
+    OutFolder,
+    PixelSize,
+    RecipeFile,
+    Seed,
+    Settings,
+)
 from ._running import counted, number, pair, parsed, progress_bar, read_recipe
 
 
@@ -16,7 +28,8 @@ def simulate(
     crystal: Annotated[str, typer.Argument(metavar="CRYSTAL", help="formula, as WSe2 or graphene")],
     out: Out,
     defect: Annotated[
-        list[str] | None, typer.Option(metavar="SPECIES=AMOUNT", help="share of its sites, or a count")
+        list[str] | None,
+        typer.Option(metavar="SPECIES=AMOUNT", help="share of its sites, or a count; one for each species"),
     ] = None,
     field_of_view_nm: Annotated[float | None, typer.Option()] = None,
     pixel_size_nm: Annotated[float | None, typer.Option()] = None,
@@ -29,7 +42,7 @@ def simulate(
     ] = None,
     seed: Seed = None,
 ) -> None:
-    """Simulate an image: OUT.tif, with its truth in OUT_sites.csv and OUT_defects.csv."""
+    """Simulate an image, with its truth beside it. That is in OUT_sites.csv and OUT_defects.csv."""
     from ..checks import check_choice
     from ..io import write_micrograph, write_table
     from ..simulation import PRESETS
@@ -67,29 +80,31 @@ def bench(keywords: dict[str, Any], settings: list[str] | None) -> dict[str, Any
 
 
 def analyze(
-    image: Image, out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
+    image: Image, out: OutFolder, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
-    """Run all steps: tables, class averages, strain, counts and figures into the folder OUT."""
+    """Run all steps on an image. Tables, class averages, strain, counts and figures."""
     from ..pipeline import analyze_file
 
     with progress_bar("analyze") as progress:
         steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
         results = analyze_file(image, out, steps, progress=progress)
-    if results.counts is not None:
+    if results.counts is None:
+        typer.echo("no defects were looked for: give --crystal, as WSe2 or graphene")
+    else:
         typer.echo(counted(results.counts))
-    typer.echo(f"{len(results.atoms)} columns; tables, averages and figures are in {out}")
+    typer.echo(f"{len(results.atoms)} columns; all results are in {out}")
 
 
 def batch(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="files, or folders of them")],
-    out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
+    out: OutFolder, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
     workers: Annotated[int | None, typer.Option(help="processes; 0 for none beside this one")] = None,
     scheduler: Annotated[str | None, typer.Option(help="address of a dask scheduler")] = None,
     averages: Annotated[bool, typer.Option(help="average the defects of all images, too")] = True,
 ) -> None:  # fmt: skip
-    """Analyse many images in parallel; a run that was broken off goes on where it stopped."""
+    """Run all steps on many images. In parallel; a run that was broken off goes on where it stopped."""
     from ..batch import run_batch
 
     with progress_bar("batch") as progress:
@@ -108,7 +123,7 @@ def average_dataset(
     max_members: Annotated[int | None, typer.Option(help="of a species, evenly from the images")] = None,
     max_images: Annotated[int | None, typer.Option()] = None,
 ) -> None:
-    """Average the defects of all images of a dataset by species, into DATASET/averages, and renew its report."""
+    """Average the defects of all images of a dataset. By species, into DATASET/averages and the report."""
     from ..batch import Dataset
     from ..batch import average_dataset as run
     from ..batch.report import write_report
@@ -124,13 +139,13 @@ def average_dataset(
 
 def watch(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder into which the microscope writes")],
-    out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
+    out: OutFolder, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
     hook: Annotated[
         str | None, typer.Option(help="command that gets the folder of each result, or package.module:function")
     ] = None,
 ) -> None:  # fmt: skip
-    """Analyse each image that appears in a folder, until interrupted."""
+    """Run all steps on each image that comes into a folder. Until interrupted."""
     from ..batch import watch as run
 
     steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
@@ -139,8 +154,8 @@ def watch(
         typer.echo(f"{row['file']}: {row['status']}{found} {row['error'] or ''}".rstrip())
 
 
-def demo(out: Out = Path("demo-out")) -> None:
-    """Analyse a simulated WSe2 monolayer with seven kinds of defects, and say which pictures to look at."""
+def demo(out: OutFolder = Path("demo-out")) -> None:
+    """Simulate an image with defects, and analyse it. Say which pictures to look at."""
     from ..io import write_micrograph
     from ..pipeline import analyze_file
     from ..recipes import Recipe

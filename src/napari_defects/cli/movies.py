@@ -7,15 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ._options import Calibrate, Channel, Crystal, ModelName, Out, PixelSize
+from ._options import Calibrate, Channel, Crystal, OutFolder, PixelSize
 from ._running import progress_bar
 
 Frames = Annotated[Path, typer.Argument(metavar="IMAGE", help="an image, a movie, or a folder with its frames")]
+Maps = Annotated[
+    str | None, typer.Option("--model", help="network whose maps are a help, or its file  [default: none]")
+]
 Rules = Annotated[Path | None, typer.Option("--rules", help="which atoms bond, as TOML")]
 
 
 def bonds(
-    image: Frames, out: Out, crystal: Crystal = None, model: ModelName = None, rules: Rules = None,
+    image: Frames, out: OutFolder, crystal: Crystal = None, model: Maps = None, rules: Rules = None,
     min_probability: Annotated[float | None, typer.Option()] = None,
     max_step_nm: Annotated[float | None, typer.Option()] = None,
     memory_frames: Annotated[int | None, typer.Option()] = None,
@@ -23,7 +26,10 @@ def bonds(
     branching: Annotated[bool, typer.Option("--branching", help="trajectories may merge and split")] = False,
     pixel_size_nm: PixelSize = None, calibrate: Calibrate = False, channel: Channel = None,
 ) -> None:  # fmt: skip
-    """Write bonds, angles, rings, defects, trajectories, hops, rotors; the graph, and structures, into a folder."""
+    """Write bonds, defects, and what they do over time.
+
+    Tables: bonds, angles, rings, defects, trajectories, hops, rotors; the graph; and structures.
+    """
     from ..io import read_micrograph
     from ..lattice import calibrate as measure
     from ..networks import predict

@@ -35,7 +35,7 @@ def train(
     checkpoint: Annotated[Path | None, typer.Option(help="save the state here, and go on from it")] = None,
     seed: Seed = None,
 ) -> None:
-    """Train a network on simulated images, or fine-tune one to an image, and write it with its card."""
+    """Train a network, or fine-tune one to an image. On simulated images; it is written with its card."""
     given = {"steps": steps, "minutes": minutes, "workers": workers, "device": device, "checkpoint": checkpoint}
     keywords: dict[str, Any] = {key: value for key, value in (given | {"seed": seed}).items() if value is not None}
     inner, outer = detector_mrad or (None, None)
@@ -117,7 +117,7 @@ def evaluate(
     map_: Annotated[list[str] | None, typer.Option("--map", metavar="LABEL=SPECIES", help="what a label means")] = None,
     seed: Seed = None,
 ) -> None:
-    """Print recall, precision, F1 and confusion of a network on labelled images."""
+    """Score a network on labelled images. Print recall, precision, F1 and confusion."""
     from ..evaluation.evaluating import evaluate as run
     from ..evaluation.labelled import read_labelled
     from ..io import write_table
@@ -148,4 +148,4 @@ def models() -> None:
 
     for model in list_models(None):
         classes = " ".join(model["classes"])
-        typer.echo(f"{model['name']:<14} {model['crystal']:<10} {model['pixel_size_nm']:.4g} nm/px  {classes}")
+        typer.echo(f"{model['name']:<18} {model['crystal'] or 'any':<8} {model['pixel_size_nm']:.4g} nm/px  {classes}")

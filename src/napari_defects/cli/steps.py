@@ -16,6 +16,8 @@ from ._options import (
     Image,
     ModelName,
     Out,
+    OutFolder,
+    OutTable,
     PixelSize,
     RecipeFile,
     SeenSites,
@@ -30,9 +32,9 @@ def predict(
     image: Image, out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
-    """Write the probability of each class at each pixel as an OME-TIFF, one channel a class.
+    """Write the probability of each class at each pixel.
 
-    With --set predict.views=8 the spread over turned and mirrored views is the last channel.
+    An OME-TIFF, one channel a class; with --set predict.views=8 the last is the spread over turned and mirrored views.
     """
     import numpy as np
 
@@ -49,7 +51,7 @@ def predict(
 
 
 def locate(
-    image: Image, out: Out, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
+    image: Image, out: OutTable, crystal: Crystal = None, model: ModelName = None, pixel_size_nm: PixelSize = None,
     channel: Channel = None, device: Device = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
     """Write the table of atoms."""
@@ -62,11 +64,11 @@ def locate(
 
 
 def classify(
-    image: Image, out: Out, crystal: Crystal = None, model: ModelName = None, atoms: AtomsFile = None,
+    image: Image, out: OutTable, crystal: Crystal = None, model: ModelName = None, atoms: AtomsFile = None,
     sites: SitesFile = None, write_sites: WriteSites = None, pixel_size_nm: PixelSize = None,
     calibrate: Calibrate = False, channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
-    """Write the table of defects; from sites, from atoms, or from the image alone."""
+    """Write the table of defects. From sites, from atoms, or from the image alone."""
     from ..io import read_table, write_table
 
     steps = read_recipe(recipe, set_, crystal, model, pixel_size_nm, channel, calibrate)
@@ -89,10 +91,13 @@ def classify(
 
 
 def average(
-    image: Image, out: Out, defects: DefectsFile, sites: SitesFile = None, pixel_size_nm: PixelSize = None,
+    image: Image, out: OutFolder, defects: DefectsFile, sites: SitesFile = None, pixel_size_nm: PixelSize = None,
     channel: Channel = None, recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
-    """Write the average of each species into a folder: SPECIES.tif, SPECIES_sites.csv, SPECIES_members.csv."""
+    """Write the average of the defects of each species.
+
+    SPECIES.tif, and tables of its sites (with strain), columns as fitted, members and precision.
+    """
     from ..averages.files import write_averages
     from ..io import read_table
     from ..saving import writing_folder
@@ -104,7 +109,7 @@ def average(
         write_averages(averages, folder)
 
 
-def strain(out: Out, sites: SeenSites, recipe: RecipeFile = None, set_: Settings = None) -> None:
+def strain(out: OutTable, sites: SeenSites, recipe: RecipeFile = None, set_: Settings = None) -> None:
     """Write displacements and strain of sites."""
     from ..io import read_table, write_table
     from ..pipeline import Run
@@ -113,10 +118,13 @@ def strain(out: Out, sites: SeenSites, recipe: RecipeFile = None, set_: Settings
 
 
 def track(
-    out: Out, defects: DefectsFile, max_step_nm: Annotated[float | None, typer.Option()] = None,
-    memory_frames: Annotated[int | None, typer.Option()] = None, recipe: RecipeFile = None, set_: Settings = None,
+    out: OutTable, defects: DefectsFile, max_step_nm: Annotated[float | None, typer.Option()] = None,
+    memory_frames: Annotated[
+        int | None, typer.Option(help="frames a defect may be missing before its trajectory ends")
+    ] = None,
+    recipe: RecipeFile = None, set_: Settings = None,
 ) -> None:  # fmt: skip
-    """Write the defects of a movie with the trajectories they belong to."""
+    """Link the defects of a movie into trajectories."""
     from ..io import read_table, write_table
     from ..pipeline import Run
 
@@ -125,10 +133,10 @@ def track(
 
 
 def count(
-    out: Out, defects: DefectsFile, sites: SeenSites, crystal: Crystal = None, recipe: RecipeFile = None,
+    out: OutTable, defects: DefectsFile, sites: SeenSites, crystal: Crystal = None, recipe: RecipeFile = None,
     set_: Settings = None,
 ) -> None:  # fmt: skip
-    """Write how many of each species there are, of how many sites, on which area."""
+    """Count the defects of each species. How many there are, of how many sites, on which area."""
     from ..crystals import get_crystal
     from ..io import read_table, write_table
     from ..pipeline import Run

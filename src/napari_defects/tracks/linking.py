@@ -43,7 +43,7 @@ def track(
     max_step_nm : float
         Farthest a defect goes from one frame to the next; over a gap of n frames, n times as far.
     memory_frames : int
-        Frames a defect may be missing (or the microscope's file) before its trajectory ends.
+        Frames for which a defect may be missing, or the frames themselves, before its trajectory ends.
     branching : bool
         Whether trajectories may merge (two vacancies into one) and split, within `max_step_nm`. Then
         ``attrs["parents"]`` maps a track to those it came from, as napari's ``Tracks.graph``.
