@@ -1,6 +1,6 @@
 """Bonds and movies measured: real and multislice graphene, simulated movies with known switches.
 
-python benchmarks/bonds.py [stills walk multislice movies turns speed] [--pictures FOLDER]
+python benchmarks/bonds.py [stills walk multislice vacancies movies turns speed] [--pictures FOLDER]
 
 `stills`, `walk` and `multislice` need the folder of shared images (NAPARI_DEFECTS_SHARED or
 ../shared beside the repository) and are left out where it is absent. `--pictures` draws
@@ -163,6 +163,30 @@ MICROSCOPE = nd.Microscope(60.0, 31.0, 86.0, 200.0, 0.08)
 HEAD = "dose e/A2   Si-C bond err pm   found   class right   true / found within 1 frame   invented   unsure"
 
 
+def vacancies(_: Path | None) -> None:
+    print("== simulated stills of 4 nm with two V1 and two V2 each, and perfect ones; 8 of either at each dose")
+    microscope = nd.Microscope(60.0, 31.0, 86.0, 200.0, source_fwhm_nm=0.08)
+    print("dose e/A2   V1 found   V2 found   in place of others or invented   in perfect ones")
+    for dose in (1.5e5, 2e5, 3e5, 5e5, 1e6, 3e6):
+        right, wrong, invented = {"V1": 0, "V2": 0}, 0, 0
+        for seed in range(8):
+            scan = nd.Scan(rotation_deg=7.0 * seed, drift_pm_per_line=(0.2, 0.3))
+            keywords = {"field_of_view_nm": 4.0, "pixel_size_nm": 0.016, "microscope": microscope, "scan": scan}
+            four = [("V1", 1.1, 1.1), ("V1", 2.9, 2.8), ("V2", 1.1, 2.9), ("V2", 2.8, 1.2)]
+            for at in (four, []):
+                image, _sites = nd.simulate("graphene", dose_e_per_A2=dose, at=at, seed=900 + seed, **keywords)
+                found, truth = nd.analyze_bonds(image).defects, image.metadata["defects"]
+                if not at:
+                    invented += len(found)
+                    continue
+                for species, y, x in truth[["species", "y_nm", "x_nm"]].itertuples(index=False):
+                    near = np.hypot(found["y_nm"] - y, found["x_nm"] - x) < 0.2
+                    right[species] += bool((found.loc[near, "species"] == species).any())
+                    found = found[~(near & (found["species"] == species))]
+                wrong += len(found)
+        print(f"{dose:9.1e} {right['V1']:6} of 16 {right['V2']:6} of 16 {wrong:18} {invented:28}", flush=True)
+
+
 def followed(kind: str, dose: float, frames: int, motion: dict, seed: int):
     """Simulate a movie of one defect in the middle, and follow it."""
     micrograph, _ = nd.simulate(
@@ -234,7 +258,7 @@ def speed(_: Path | None) -> None:
 
 
 def main() -> None:
-    parts = {f.__name__: f for f in (stills, walk, multislice, movies, turns, speed)}
+    parts = {f.__name__: f for f in (stills, walk, multislice, vacancies, movies, turns, speed)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *parts], metavar="part")
     parser.add_argument("--pictures", type=Path, default=None)
