@@ -237,6 +237,9 @@ def test_results_in_pixels_of_another_size_are_refused(two: ViewerModel, qtbot: 
         qtbot.addWidget(widget)
         with pytest.raises(ValueError, match=r"'wse2' has changed since \(0.025 → 0.03 nm\): run Localize again"):
             widget.gather()
+    two.layers["wse2"].scale = (0.025, 0.025001)
+    with pytest.raises(ValueError, match=r"\(0.025 → 0.025 × 0.025001 nm\)"):
+        average.gather()
     two.layers["wse2"].scale = (0.025, 0.025)
     average.gather()
 

@@ -14,10 +14,11 @@ from npe2 import PluginManager
 
 import napari_defects as nd
 from napari_defects.simulation import Motion
+from napari_defects.widgets._corrections import judged
 from napari_defects.widgets._layers import about, image_layer
 from napari_defects.widgets._points import table_layer, table_of
 from napari_defects.widgets._viewer import upsert
-from napari_defects.widgets.bonds import Bonds
+from napari_defects.widgets.bonds import Bonds, sentence_of
 
 TURNS = (3, 6)
 
@@ -97,6 +98,23 @@ def test_a_still_has_no_timeline(still: nd.Micrograph, finish: Any) -> None:
     finish(widget)
     assert names(viewer).count("rings · rotor") == 1
     assert viewer.layers["bonds · rotor"] is before
+
+
+def test_defects_corrected_by_hand_stay(still: nd.Micrograph, finish: Any) -> None:
+    viewer = showing(still)
+    widget = finish(Bonds(viewer))
+    layer = viewer.layers["defects · rotor"]
+    layer.features = judged(table_of(layer), 0, "N_C")
+    finish(widget)
+    assert layer.features["species"].iloc[0] == "N_C"
+    assert "corrected by hand and stays" in widget.status.text()
+    assert names(viewer) == ["rotor", "bonds · rotor", "defects · rotor", "rings · rotor"]
+
+
+def test_it_is_said_why_a_row_is_unsure(still: nd.Micrograph) -> None:
+    row = nd.analyze_bonds(still, crystal="graphene").tracks.iloc[0]
+    for cut, words in ((True, "cut by the border"), (False, "perhaps taken during a change")):
+        assert sentence_of(pd.Series({**row, "unsure": True, "cut": cut})).endswith(f"unsure: {words}")
 
 
 def test_everything_is_exported_and_the_structure_saved(rotor: nd.Micrograph, finish: Any, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from napari.components import ViewerModel
+from napari.utils._proxies import PublicOnlyProxy
 
 import napari_defects as nd
 from napari_defects.widgets._corrections import by_hand, judged, kept
@@ -81,6 +83,16 @@ def test_points_deleted_and_moved_with_the_tools_of_napari_stay_so(
     layer.add(before.loc[[0], ["y_nm", "x_nm"]].to_numpy())
     layer.remove([len(layer.data) - 1])
     assert len(about(layer)["rejected"]) == 3, "each once"
+
+
+def test_points_deleted_in_a_window_stay_so(viewer: ViewerModel, wse2: tuple[nd.Micrograph, Any], qtbot: Any) -> None:
+    widget = Classify(PublicOnlyProxy(viewer))  # as napari hands it to widgets
+    qtbot.addWidget(widget)
+    defects = pd.DataFrame(wse2[0].metadata["defects"])
+    upsert(widget.viewer, table_layer(defects, "defects", "defects · wse2", image="wse2"))
+    layer = viewer.layers["defects · wse2"]
+    layer.remove([0, 1])
+    assert len(about(layer)["rejected"]) == 2
 
 
 def test_corrections_stay_in_a_layer_of_another_name(classify: Classify, finish: Callable[..., Any]) -> None:

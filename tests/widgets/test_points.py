@@ -80,6 +80,14 @@ def test_an_added_defect_is_a_real_row(defects: pd.DataFrame, selected: int | No
     assert layer.features["x_nm"].iloc[-1] == 2.0, "the features follow the points at once"
 
 
+def test_a_second_click_on_one_place_adds_another_defect(defects: pd.DataFrame) -> None:
+    layer = shown(defects, "defects")
+    for _ in range(2):
+        layer.add([[1.0, 2.0]])
+    first = defects["defect"].max() + 1
+    assert table_of(layer)["defect"].tolist()[-2:] == [first, first + 1]
+
+
 @pytest.mark.parametrize("movie", [False, True])
 def test_a_moved_defect_is_of_the_site_it_was_moved_to(wse2: Any, defects: pd.DataFrame, movie: bool) -> None:
     lattice = nd.fit_lattice(tables.check(wse2[1][wse2[1]["y_nm"].notna()], "atoms"), "WSe2")

@@ -88,6 +88,37 @@ def test_counts_go_out_with_the_mask_they_were_counted_with_whatever_it_is_calle
     np.testing.assert_array_equal(nd.read_micrograph(paths["left_out"]).data, mask.data)
 
 
+def test_counts_are_of_the_defects_written(classified: ViewerModel, finish: Callable[..., Any], tmp_path: Path) -> None:
+    layer = classified.layers["defects · wse2"]
+    finish(Count(classified))
+    twin = upsert(classified, table_layer(layer.features.head(3), "defects", "mine", image="wse2", crystal="WSe2"))
+    assert "counts" not in written(classified, tmp_path / "twin", twin), "they were not counted"
+    assert len(written(classified, tmp_path / "own", layer)["defects"]) == 21
+    assert sum(counted(finish(Count(classified))).values()) == 3, "the newest"
+
+
+def test_counting_goes_on_after_something_was_out_of_date(
+    classified: ViewerModel, finish: Callable[..., Any], qtbot: Any
+) -> None:
+    widget, image = finish(Count(classified)), classified.layers["wse2"]
+    mask = classified.add_labels(np.zeros(image.data.shape, int), name="in pixels")
+    widget.pickers["left_out"].value = mask
+    qtbot.waitUntil(lambda: "in pixels, not nm" in widget.status.text())
+    assert not counted(widget)
+    widget.pickers["left_out"].value = None
+    qtbot.waitUntil(lambda: counted(widget) == COUNTS)
+
+
+def test_without_an_image_there_is_nothing_to_paint_on(classified: ViewerModel, qtbot: Any) -> None:
+    stray = ViewerModel()
+    for kind, name in (("sites", "atoms · wse2"), ("defects", "defects · wse2")):
+        upsert(stray, table_layer(classified.layers[name].features, kind, kind))
+    widget = Count(stray)
+    qtbot.addWidget(widget)
+    widget.paint()
+    assert "no image to paint on" in widget.status.text()
+
+
 def test_nothing_is_no_export(viewer: ViewerModel, qtbot: Any, tmp_path: Path) -> None:
     widget = Analyze(viewer)
     qtbot.addWidget(widget)

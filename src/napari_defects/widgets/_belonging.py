@@ -46,13 +46,19 @@ def _check_size(what: str, image: Any, then: Any) -> None:
     now = scale_nm(image)
     if then is not None and now is not None and not np.allclose(then, now, rtol=1e-6):
         raise ValueError(
-            f"{what} is out of date: the pixel size of {image.name!r} has changed since ({_mean(then)} →"
-            f" {_mean(now)} nm): run Localize again, and what follows."
+            f"{what} is out of date: the pixel size of {image.name!r} has changed since ({_change(then, now)} nm): run"
+            " Localize again, and what follows."
         )
 
 
-def _mean(size: npt.ArrayLike) -> str:
-    return f"{np.sqrt(np.prod(np.asarray(size, float))):.4g}"
+def _change(then: npt.ArrayLike, now: npt.ArrayLike) -> str:
+    """Say both sizes, with as many digits as it takes to tell them apart."""
+    words = ([_sides(size, digits) for size in (then, now)] for digits in range(4, 9))
+    return " → ".join(next(two for two in words if two[0] != two[1]))
+
+
+def _sides(size: npt.ArrayLike, digits: int) -> str:
+    return " × ".join(dict.fromkeys(f"{side:.{digits}g}" for side in np.ravel(size)))
 
 
 class Subject:

@@ -61,7 +61,8 @@ class Frame(QWidget):
 
     def __init__(self, napari_viewer: Any):
         super().__init__()
-        self.viewer = napari_viewer
+        # itself, not the proxy that napari gives: a layer out of that is another object each time, and soon gone
+        self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         body, scroll, outer = QWidget(), QScrollArea(), QVBoxLayout(self)
         scroll.setWidget(body)
         scroll.setWidgetResizable(True)

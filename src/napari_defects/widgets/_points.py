@@ -138,6 +138,8 @@ def table_of(layer: Any, kind: str | None = None) -> pd.DataFrame:
     stored = places_nm(table)
     moved = ~np.isclose(stored, places, atol=1e-7).all(axis=1) | (table["frame"].to_numpy(float) != frames)
     copied = table.duplicated(["frame", "y_nm", "x_nm"]).to_numpy() | ~np.isfinite(stored).all(axis=1)
+    if "defect" in table:  # a second click on one place adds a point that differs in nothing
+        moved |= table.duplicated("defect").to_numpy()
     if moved.any():
         table.loc[moved, "y_nm"], table.loc[moved, "x_nm"] = places[moved].T
         table["frame"] = frames

@@ -150,9 +150,9 @@ def export(viewer: Any, image: str, folder: Path, suffix: str = ".csv", chosen: 
             read = cells_of_layer if known["table"] == "cells" else table_of
             tables |= grown(read(layer), known["table"], known.get("atom_columns"))
             if DEFECTS.fits(layer):
-                mask = counted_with(viewer, layer)[1]
-            if (counts := counts_of(viewer, layer)) is not None:
-                tables["counts"] = counts
+                mask, counts = counted_with(viewer, layer)[1], counts_of(viewer, layer)
+                tables.pop("counts", None)  # of other defects
+                tables |= {} if counts is None else {"counts": counts}
     if not tables and not averages:
         raise ValueError(f"There are no tables of {image!r} yet: run Analyze, or Localize, first.")
     with one_sentence(folder):

@@ -17,6 +17,7 @@ from napari_defects.widgets._layers import KEY, LayerData, about, contrast, sour
 from napari_defects.widgets._members import Members
 from napari_defects.widgets._picks import DEFECTS, IMAGE, SITES, Source
 from napari_defects.widgets._plots import Plot, draw_precision
+from napari_defects.widgets._rows import fly_to
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._viewer import made_from
 
@@ -224,10 +225,7 @@ class Gallery(QWidget):
 
     def fly(self, layer: Any) -> None:
         """Move the view to an average."""
-        low, high = np.asarray(layer.extent.world)
-        camera = self.viewer.scene.camera
-        camera.center = tuple((low + high) / 2)
-        camera.zoom = 0.8 * min(np.asarray(self.viewer.canvas.size) / (high - low)[-2:])
+        fly_to(self.viewer, layer)
 
 
 def caption(average: Any) -> str:
@@ -241,7 +239,9 @@ def caption(average: Any) -> str:
 def details(average: Any, wanted_pm: float = 0.3) -> str:
     """Say how many members there are, why others were left out, the precision, and how many more it takes."""
     left_out = average.members.loc[~average.members["accepted"].astype(bool), "reason"].value_counts()
-    lines = [f"{average.n} members"] + [f"{number} left out: {reason}" for reason, number in left_out.items()]
+    lines = [f"{average.n} member{'s' * (average.n != 1)}"] + [
+        f"{number} left out: {reason}" for reason, number in left_out.items()
+    ]
     rows = _precision(average)
     if len(rows):
         lines.append(

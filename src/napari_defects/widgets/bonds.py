@@ -13,13 +13,15 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton
 from napari_defects.crystals import CRYSTALS
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._bond_layers import bond_layers
+from napari_defects.widgets._corrections import how_many
 from napari_defects.widgets._forms import Form
-from napari_defects.widgets._layers import about, source_name
+from napari_defects.widgets._layers import KEY, about, source_name
 from napari_defects.widgets._picks import IMAGE, MAPS, Choice, Source
 from napari_defects.widgets._steps import Made, Panel
 from napari_defects.widgets._structure import Structure
 from napari_defects.widgets._timeline import Timeline, quantities
-from napari_defects.widgets._viewer import made_from
+from napari_defects.widgets._viewer import made_from, over_its_image
+from napari_defects.widgets.classify import said_of
 
 FILTERS = "XYZ (*.xyz);;CIF (*.cif);;GraphML (*.graphml);;JSON (*.json)"
 HOSTS = tuple(name for name, crystal in CRYSTALS.items() if all(len(s.column) == 1 for s in crystal.sublattices))
@@ -100,6 +102,9 @@ class Bonds(Panel):
     def results(self) -> Any:
         """What was found in the image chosen, as its layer of bonds carries it; None where there is nothing."""
         return about(self.layer).get("bonds") if self.layer is not None else None
+
+    def _made(self, made: Made) -> None:
+        super()._made(unless_corrected(self.viewer, made, self.subject.layer))
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Show the defects just found."""
@@ -215,6 +220,16 @@ class Bonds(Panel):
             self.fail(error)
 
 
+def unless_corrected(viewer: Any, made: Made, image: Any = None) -> Made:
+    """Leave defects that a person has corrected as they are; the panel has those found now."""
+    keywords = over_its_image(viewer, made.layers[-1][1], image)
+    name = keywords["name"]
+    if not how_many(said_of(viewer, name, keywords["metadata"][KEY]["image"], None)):
+        return made
+    words = f"{name!r} was corrected by hand and stays as it is; delete it to have these defects in its place."
+    return made._replace(layers=made.layers[:-1], doubt=f"{made.doubt}\n{words}".strip())
+
+
 def defect_names(results: Any) -> list[tuple[int, str]]:
     """Trajectories and what to call them, the longest and surest first: those of foreign atoms before the host's."""
     host = {s.element for s in results.crystal.sublattices}
@@ -266,4 +281,6 @@ def sentence_of(row: pd.Series) -> str:
         words += f"<br>mean bond {row['bond_pm']:.1f} ± {row['bond_err_pm']:.1f} pm"
     if pd.notna(row["angle_off_deg"]):
         words += f"; angles {row['angle_off_deg']:.1f} ± {row['angle_off_err_deg']:.1f}° off 360°/n"
-    return words + ("<br>unsure: perhaps taken during a change" if row["unsure"] else "")
+    cut = pd.notna(row.get("cut")) and row["cut"]
+    why = "cut by the border" if cut else "perhaps taken during a change"
+    return words + (f"<br>unsure: {why}" if row["unsure"] else "")

@@ -76,6 +76,7 @@ class Count(Panel):
         self._timer = QTimer(self, interval=120, singleShot=True)
         self._timer.timeout.connect(self._again)
         self._followed: list[Any] = []
+        self._counting = False  # goes on when something is out of date meanwhile
         for name in self.inputs:
             self.pickers[name].changed.connect(lambda: self._later())
 
@@ -87,6 +88,7 @@ class Count(Panel):
     def _first_chosen(self, layer: Any) -> None:
         super()._first_chosen(layer)
         self._timer.stop()
+        self._counting = layer is not None and about(layer).get("counts") is not None
         self._follow()
         try:
             self._show(self.counts())
@@ -116,7 +118,7 @@ class Count(Panel):
         self._followed = chosen
 
     def _later(self, _event: Any = None) -> None:
-        if self.table.isVisibleTo(self):
+        if self._counting:
             self._timer.start()
 
     def _again(self) -> None:
@@ -134,10 +136,13 @@ class Count(Panel):
         """Give the user a brush over the image; what is painted is left out at once."""
         layer = self.pickers["defects"].value
         name = "" if layer is None else source_name(layer)
-        if name not in self.viewer.layers:
-            self.fail(ValueError("There is no image to paint on: its layer is gone." if name else DEFECTS.missing))
+        try:
+            if name not in self.viewer.layers:
+                raise ValueError("There is no image to paint on: its layer is gone." if name else DEFECTS.missing)
+            mask = paint(self.viewer, self.viewer.layers[name])
+        except ValueError as error:
+            self.fail(error)
             return
-        mask = paint(self.viewer, self.viewer.layers[name])
         self.refresh()
         self.pickers["left_out"].value = mask
         self._follow()
@@ -145,7 +150,7 @@ class Count(Panel):
 
     def shown(self, made: Made, layers: list[Any]) -> None:
         """Keep the counts in the layer they belong to, and show them."""
-        layer = self.pickers["defects"].value
+        layer, self._counting = self.pickers["defects"].value, True
         chosen = {name: self.pickers[name].value for name in ("sites", "left_out")}
         used = WeakValueDictionary({name: one for name, one in chosen.items() if one is not None})
         known = {"counts": made.extra, "counted": (used, self.parameters["count"])}

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_defects.micrograph import Progress
 from napari_defects.widgets._frame import open_widget
+from napari_defects.widgets._ink import FAINT, Ink
 from napari_defects.widgets._layers import about
 from napari_defects.widgets._picks import IMAGE, MAPS, SITES, Source
 from napari_defects.widgets._points import table_layer
@@ -137,9 +138,8 @@ class Gallery(QWidget):
             item.widget().deleteLater()
         self.fields = {}
         for column, words in enumerate(("these", "host")):
-            head = QLabel(words)
+            head = Ink(words, FAINT)
             head.setAlignment(Qt.AlignmentFlag.AlignCenter)
-            head.setStyleSheet("color: gray")
             self._grid.addWidget(head, 0, column)
         for cluster in clusters:
             self._add(cluster, 2 * cluster.number + 1)

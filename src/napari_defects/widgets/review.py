@@ -45,10 +45,8 @@ class Review(Panel):
         self.cancel_button.setVisible(False)
         self.which = ComboBox(name="which", label="look at", choices=[ALL])
         self.pickers.layout().addRow(QLabel("look at"), self.which.native)
-        self.words = QLabel()
+        self.words, self.glimpse, self.classes = QLabel(), Glimpse(), Classes(self.judge)
         self.words.setWordWrap(True)
-        self.glimpse = Glimpse()
-        self.classes = Classes(self.judge)
         self.body = QWidget()
         body = QGridLayout(self.body)
         body.setContentsMargins(0, 0, 0, 0)
@@ -75,15 +73,15 @@ class Review(Panel):
     def _add_ways_out(self) -> None:
         row = QHBoxLayout()
         row.setSpacing(3)
-        self.undo_button = QPushButton("↶ Undo")
-        self.undo_button.setToolTip("ctrl+z")
-        self.undo_button.clicked.connect(lambda: self.undo())
-        save, teach = QPushButton("Save corrections…"), QPushButton("To training set…")
-        save.setToolTip("The rows you have looked at, with what was found before, as csv, parquet or xlsx.")
-        teach.setToolTip("Write the image and the species of every site, as corrected, into a folder to train with.")
-        save.clicked.connect(lambda: self.save())
-        teach.clicked.connect(lambda: self.teach())
-        for button in (self.undo_button, save, teach):
+        ways = {
+            "↶ Undo": (self.undo, "ctrl+z"),
+            "Save corrections…": (self.save, "What you have looked at, with what was found, as csv, parquet or xlsx."),
+            "To training set…": (self.teach, "Write image and species of every site, as corrected, to train with."),
+        }
+        for text, (way, tip) in ways.items():
+            button = QPushButton(text)
+            button.setToolTip(tip)
+            button.clicked.connect(lambda _checked=False, way=way: way())
             row.addWidget(button)
         self._layout.addLayout(row)
 
@@ -183,8 +181,7 @@ class Review(Panel):
 
     def accept(self) -> None:
         """Take the current one for what it is said to be; go on."""
-        row = self._row()
-        if row is not None:
+        if (row := self._row()) is not None:
             self.judge(str(row["species"]))
 
     def judge(self, species: str) -> None:
@@ -239,10 +236,8 @@ class Review(Panel):
     def _go(self, defect: int | None) -> None:
         self.current = defect
         self._show()
-        row = self._row()
-        if row is None:
-            return
-        go_to(self.viewer, self.layer, row)
+        if (row := self._row()) is not None:
+            go_to(self.viewer, self.layer, row)
 
     def _show(self) -> None:
         row, table = self._row(), self.table()
