@@ -84,6 +84,29 @@ def test_planted_c_is_recovered_with_its_error():
     np.testing.assert_allclose(fit.strain(inside)["exx"], fit.c_nm2 * (0.25 - 0.04) / 0.29**2, rtol=1e-3)
 
 
+def test_chance_of_a_chi_square_of_noise_that_columns_share():
+    """Noise of neighbours is alike, and known only from the deviations of 24 parts: p is still uniform."""
+    values = {True: [], False: []}
+    for seed in range(60):
+        sites = sites_of(reach_nm=1.1, sigma_pm=0.4, center="Se", seed=seed)
+        place = sites[["y_ideal_nm", "x_ideal_nm"]].to_numpy()
+        away = np.linalg.norm(place[:, None] - place, axis=2)
+        spread = np.linalg.cholesky(0.3 * np.eye(len(place)) + 0.7 * np.exp(-away / 0.3))
+        rng = np.random.default_rng(seed)
+        parts = 0.4 * np.sqrt(24) * np.einsum("kl,plb->pkb", spread, rng.normal(size=(24, len(place), 2)))
+        table = nd.displacements(sites, fit="none")
+        table[["uy_pm", "ux_pm"]] = parts.mean(0)
+        signs = rng.choice([-1.0, 1.0], (500, 24)) * np.sqrt(23 / 21 / 23 / 24)
+        draws = np.einsum("np,pkb->nkb", signs, parts - parts.mean(0))
+        for known, given in ((True, draws), (False, None)):
+            values[known].append(nd.fit_eshelby(table, draws_pm=given, n_null=1).p_value)
+    by_draws, by_columns = (np.array(values[known]) for known in (True, False))
+    assert 0.4 < by_draws.mean() < 0.6
+    assert np.mean(by_draws < 0.2) == pytest.approx(0.2, abs=0.12)
+    assert np.mean(by_draws < 0.05) < 0.12
+    assert by_columns.mean() > 0.62, "columns are not independent"
+
+
 def test_general_eigenstrain_and_radius():
     def field(x: np.ndarray) -> np.ndarray:
         return 1000 * eshelby.displacement(x, TENSOR, 0.3, poisson_ratio=NU)

@@ -60,6 +60,14 @@ def crowded():
     return micrograph, sites
 
 
+def test_errors_hold_the_noise_that_separating_adds(crowded):
+    micrograph, sites = crowded
+    one = nd.average(micrograph, micrograph.metadata["defects"], sites=sites)["V_Se"]
+    stated, drawn = one.strain()[["uy_err_pm", "ux_err_pm"]].to_numpy(), one.draws(400).std(axis=0)
+    known = np.isfinite(stated).all(axis=1) & (drawn > 0).all(axis=1)
+    assert np.mean(drawn[known] / stated[known]) == pytest.approx(1, abs=0.06)
+
+
 def test_many_vacancies_do_not_weaken_each_other(crowded):
     micrograph, sites = crowded
     results = {}

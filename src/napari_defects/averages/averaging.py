@@ -232,6 +232,8 @@ def _separate(measured: list[Measurement], grounds: list[Ground | None], overlap
 
 def _class_average(m: Measurement, sources: list[Sources]) -> ClassAverage:
     """Return the result of a measurement."""
+    if m.ruler is not None:
+        m.take_apart(sources)
     stack, precision = m.stack, m.precision()
     return ClassAverage(
         species=stack.species,
@@ -245,7 +247,7 @@ def _class_average(m: Measurement, sources: list[Sources]) -> ClassAverage:
         precision=precision,
         crystal=stack.crystal,
         copies=len(m.operations),
-        scatter_pm=1000 * m.scatter_of_field(sources) if m.ruler else np.zeros((m.parts, 0, 2)),
+        scatter_pm=1000 * m.deviations[:, m.inside] if m.ruler else np.zeros((m.parts, 0, 2)),
         parts=stack.parts,
     )
 

@@ -48,6 +48,7 @@ class Measurement:
     seed: int
     far_c_nm2: float | None = field(init=False, default=None)
     bend: Array = field(init=False)  # (candidate, column, 2) in nm: what is not the defect's own field
+    apart: Array | None = field(init=False, default=None)  # (column, column) of those inside, from `take_apart`
 
     def __post_init__(self) -> None:
         stack = self.stack
@@ -112,21 +113,27 @@ class Measurement:
 
     @property
     def deviations(self) -> Array:
-        """By how much each part's columns differ from the average's, (part, column, 2) in nm; 0 where there is none."""
+        """By how much each part's columns differ from the average's, (part, column, 2) in nm; 0 where there is none.
+
+        Once the neighbours are taken apart, with the noise that this adds.
+        """
         weight = np.zeros((self.parts, len(self.part)))
         weight[self.part, np.arange(len(self.part))] = self.weight
         bent = np.einsum("pn,nkb->pkb", weight / weight.sum(1, keepdims=True), self.bend) - self.offset
         free = self.scatter - bent
         shift = free[:, self.inside & self.filled].mean(1, keepdims=True)
-        return np.where(self.filled[:, None], free - shift, 0.0)
+        free = np.where(self.filled[:, None], free - shift, 0.0)
+        if self.apart is not None:
+            free[:, self.inside] = np.einsum("kl,plb->pkb", self.apart, free[:, self.inside])
+        return free
 
-    def scatter_of_field(self, sources: Sequence[Sources]) -> Array:
-        """By how much the field in each part's average differs, (part, column, 2) in nm, neighbours taken apart.
+    def take_apart(self, sources: Sequence[Sources]) -> None:
+        """Find what separating the neighbours' fields does to the noise of the columns.
 
         What the neighbours add is the field itself at other places, so that taking it off multiplies the noise
         of the columns, too, by the inverse of 1 + (part of the members that have a neighbour just there).
         """
-        place, own = self.rows[["y_nm", "x_nm"]].to_numpy()[self.inside], self.deviations[:, self.inside]
+        place = self.rows[["y_nm", "x_nm"]].to_numpy()[self.inside]
         tree, mixing, stack = cKDTree(place), np.eye(len(place)), self.stack
         for number, image in enumerate(sources):
             rows, kin = stack.averaged(number), image.species == stack.species
@@ -148,7 +155,7 @@ class Measurement:
                 away, column = (np.asarray(v) for v in tree.query(place - step))
                 near = away < 0.04
                 mixing[np.flatnonzero(near), column[near]] += share
-        return np.asarray(np.einsum("kl,plb->pkb", np.linalg.inv(mixing), own))
+        self.apart = np.asarray(np.linalg.inv(mixing), np.float64)
 
     def precision(self) -> pd.DataFrame:
         """Precision of averages of n members, and of all, from how disjoint groups of parts differ."""

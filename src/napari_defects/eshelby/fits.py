@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import chi2 as chi2_distribution
+from scipy.stats import f as f_distribution
 
 from ..checks import check_choice, check_place, check_range
 from ..crystals import CRYSTALS
@@ -37,7 +38,7 @@ class EshelbyFit:
     chi2 : float
     dof : int
     p_value : float
-        Chance of so large a chi-square if the model and the errors are right.
+        Chance of so large a chi-square if the model and the errors are right; of noise as drawn, where it was given.
     residuals : DataFrame
         Rows used: y_nm, x_nm, r_nm, angle_rad, radial_pm, radial_err_pm, model_pm (radial),
         uy_residual_pm, ux_residual_pm, sublattice.
@@ -144,8 +145,8 @@ def fit_eshelby(
         What the reference lattice may have wrong, fitted beside the inclusion: a rigid offset of each
         sublattice, or a uniform strain and rotation as well.
     draws_pm : ndarray, shape (m, row, 2), optional
-        Noise of uy_pm and ux_pm of each row, from `ClassAverage.draws`, for the errors of the inclusion and the
-        p-value of the oscillation; None takes it from the errors of the rows.
+        Noise of uy_pm and ux_pm of each row, from `ClassAverage.draws`, for the errors of the inclusion and both
+        p-values: neighbouring columns share some; None takes it from the errors of the rows, as if they did not.
     n_null : int
         Number of draws from the errors.
     seed : int
@@ -196,11 +197,13 @@ def fit_eshelby(
             radius, radius_err = float(grid[best]), float(np.ptp(inside) / 2 + grid[1] / 2)
     chi2, solution, covariance = solve(0.0 if np.isnan(radius) else radius)
     sigma = np.sqrt(np.diag(covariance))
+    left_over = None
     if noise is not None:
         design = np.concatenate([basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio), nuisance], -1)
         design = np.delete(design, np.arange(n_strengths, 3), axis=-1) / err[..., None]
-        drawn = np.linalg.pinv(design.reshape(u.size, -1)) @ (noise / err).reshape(len(noise), -1).T
-        sigma = drawn.std(axis=1)
+        design, white = design.reshape(u.size, -1), (noise / err).reshape(len(noise), -1).T
+        drawn = np.linalg.pinv(design) @ white
+        sigma, left_over = drawn.std(axis=1), white - design @ drawn
     strengths, strength_errs = np.zeros(3), np.zeros(3)
     strengths[:n_strengths], strength_errs[:n_strengths] = solution[:n_strengths], sigma[:n_strengths]
     fields = basis(x, 0.0 if np.isnan(radius) else radius, poisson_ratio)
@@ -219,10 +222,27 @@ def fit_eshelby(
         poisson_ratio=poisson_ratio,
         chi2=chi2,
         dof=dof,
-        p_value=float(chi2_distribution.sf(chi2, dof)),
+        p_value=_chance(chi2, dof) if left_over is None else _chance_by_draws(chi2, left_over),
         residuals=_residuals(table, x, u - offset, err, model),
         oscillation=find_oscillation(x, u, err, taken, draws=noise, n_null=n_null, seed=seed),
     )
+
+
+def _chance(chi2: float, dof: int) -> float:
+    """Probability of a chi-square as large, of independent noise of known strength."""
+    return float(chi2_distribution.sf(chi2, dof))
+
+
+def _chance_by_draws(chi2: float, noise: Array) -> float:
+    """Probability of a chi-square as large, of noise as drawn, (2 x row, draw): correlated, and known from few parts.
+
+    Its sum of squares is taken as a multiple of a chi-square with as many degrees of freedom as its variance has
+    (Satterthwaite), and the multiple as uncertain as so many independent parts leave it.
+    """
+    total, parts = np.sum(noise**2, axis=0), int(np.linalg.matrix_rank(noise))
+    freedom = np.clip(2 * total.mean() ** 2 / max(float(total.var()), 1e-300), 1, len(noise))
+    usual = total.mean() * max(parts - 2, 1) / parts  # `ClassAverage.draws` are wider by that
+    return float(f_distribution.sf(chi2 / usual, freedom, parts * freedom))
 
 
 def _errors(table: pd.DataFrame) -> Array:
