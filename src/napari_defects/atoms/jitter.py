@@ -101,9 +101,9 @@ def estimate_jitter(counts: Array, columns: Columns) -> Jitter:
     alone = sparse.diags_array(np.sum(slope**2 / model, axis=1, dtype=np.float64))
     score, information = score - own @ moved, _dense(alone - crossed.T @ moved)
     information = (information + information.T) / 2
-    fast, quick = _without_waves(information, score, int(n_lines / (_SLOW * columns.width)))
-    strength = float((quick @ quick - np.trace(fast)) / np.sum(fast**2))
-    if strength <= _SIGNIFICANT * np.sqrt(2 / np.sum(fast**2)):
+    sure, seen = _without_waves(information, score, int(n_lines / (_SLOW * columns.width)))
+    strength = float((seen @ seen - np.trace(sure)) / np.sum(sure**2))
+    if strength <= _SIGNIFICANT * np.sqrt(2 / np.sum(sure**2)):
         return nothing
     more, further = _along_pattern(columns, counts.shape, moved)
     rms, memory = float(np.sqrt(strength)), 0.0
